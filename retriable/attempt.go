@@ -1,0 +1,166 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// attempt is one call of a handler: which record it has, and what that was before anyone outside saw it.
+type attempt struct {
+	p       *partition
+	it      *item
+	m       *Message // the handler's
+	ctx     context.Context
+	began   time.Time // zero if nobody wants to know
+	msg     Message   // what m was, and rec what its record was: handlers and middleware may have changed both
+	rec     kgo.Record
+	headers []kgo.RecordHeader // backs rec.Headers
+}
+
+// chain wraps a handler so that its panics are errors already to the middleware around it; what those panic with is
+// caught around the whole.
+func chain(h Handler, mw []Middleware) Handler {
+	if len(mw) == 0 {
+		return h
+	}
+	inner := h
+	h = HandlerFunc(func(ctx context.Context, m *Message) (err error) {
+		defer recoverTo(&err)
+		return inner.Handle(ctx, m)
+	})
+	for i := len(mw) - 1; i >= 0; i-- {
+		h = mw[i](h)
+	}
+	return h
+}
+
+func recoverTo(err *error) {
+	if v := recover(); v != nil {
+		*err = &PanicError{Value: v, Stack: debug.Stack()}
+	}
+}
+
+// handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
+func (w *worker) handle(p *partition, it *item) *item {
+	a := &w.cur
+	a.p, a.it, a.m, a.msg = p, it, it.msg, *it.msg
+	a.rec = *it.msg.Record
+	if len(a.rec.Headers) > 0 {
+		a.headers = append(a.headers[:0], a.rec.Headers...)
+		a.rec.Headers = a.headers
+	}
+	if p.c.timed {
+		a.began = time.Now()
+	}
+	return w.finish(a, w.call(a))
+}
+
+// call asks the filter and then the handler. A panic of either is its error.
+func (w *worker) call(a *attempt) (err error) {
+	defer recoverTo(&err)
+	t := a.p.t
+	a.ctx = a.p.handlerContext(a.m.Record)
+	if t.filter != nil && !a.p.retry && !a.it.asked {
+		if !t.filter(a.m.Record) {
+			return errFiltered
+		}
+		a.it.asked = true
+	}
+	if t.timeout > 0 {
+		return callTimed(a, t)
+	}
+	return t.handler.Handle(a.ctx, a.m)
+}
+
+func callTimed(a *attempt, t *topic) error {
+	ctx, cancel := context.WithTimeoutCause(a.ctx, t.timeout, ErrTimeout)
+	defer cancel()
+	a.ctx = ctx
+	return t.handler.Handle(ctx, a.m)
+}
+
+// errFiltered is how call says that the filter rejected the record.
+var errFiltered = errors.New("retriable: filtered")
+
+// handlerContext is the partition's, with the values of the record's own if a hook of kgo gave it one.
+func (p *partition) handlerContext(r *kgo.Record) context.Context {
+	if r.Context == nil || r.Context == p.c.clientContext {
+		return p.ctx
+	}
+	return valuesOf{p.ctx, r.Context}
+}
+
+// valuesOf ends as the Context does and has the values of both.
+type valuesOf struct {
+	context.Context
+	values context.Context //nolint:containedctx // that is its purpose
+}
+
+func (c valuesOf) Value(key any) any {
+	if v := c.values.Value(key); v != nil {
+		return v
+	}
+	return c.Context.Value(key)
+}
+
+// finish takes the verdict when the handler has returned, and returns the next of the lane if that is to run now.
+func (w *worker) finish(a *attempt, err error) (next *item) {
+	p, it := a.p, a.it
+	if p.stage.Load() >= cancelled {
+		return nil // I4: what it returned does not count, and its lane is not free
+	}
+	if err == nil && (p.t.timeout == 0 || a.ctx.Err() == nil) {
+		p.c.counts(w).handled.Add(1)
+		p.resolve(it)
+		next = it.leave()
+	} else {
+		next = w.settle(a, err)
+	}
+	if !a.began.IsZero() {
+		p.c.handledHook(a, err)
+	}
+	if p.crowded.Load() {
+		p.c.relieve()
+	}
+	return next
+}
+
+// handOn gives an item of a lane, started, back to the workers.
+func (w *worker) handOn(p *partition, it *item) {
+	it.slot.Set(watermark.Queued)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.push(&run{list: []*item{it}, taken: true})
+}
+
+// panicText tells a panic without its value, which may hold a payload.
+func panicText(err error) string {
+	var p *PanicError
+	if !errors.As(err, &p) {
+		return ""
+	}
+	return fmt.Sprintf("%T", p.Value)
+}
+
+// frames names the functions of a panic's stack, innermost first, without their arguments.
+func frames(err error) []string {
+	var p *PanicError
+	if !errors.As(err, &p) {
+		return nil
+	}
+	var names []string
+	for line := range strings.Lines(string(p.Stack)) {
+		if i := strings.LastIndexByte(line, '('); i > 0 && line[0] != '\t' && len(names) < 12 {
+			names = append(names, line[:i])
+		}
+	}
+	return names
+}

@@ -1,0 +1,169 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// Every offset of the consumer is written by one goroutine, the committer: at each interval for all partitions, and on request of a
+// hook or a stop that waits for the answer. So a commit in flight is awaited by asking for the next.
+
+// commitRequest asks the committer for a commit of some partitions now.
+type commitRequest struct {
+	ctx   context.Context //nolint:containedctx // it is a message; its sender waits
+	parts []*partition
+	last  bool // the fence's own: nothing commits after it
+	done  chan error
+}
+
+// snapshot is what one commit says of one partition.
+type snapshot struct {
+	p  *partition
+	at kgo.EpochOffset
+}
+
+func (c *Consumer) commitLoop(ctx context.Context) {
+	tick := time.NewTicker(c.set.commitInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			timed, cancel := context.WithTimeout(ctx, c.set.commitTimeout())
+			if err := c.commit(timed, c.partitions(), false); err != nil {
+				c.log.Debug("retriable: a commit was refused; the next one carries what it did", "error", err)
+			}
+			cancel()
+		case r := <-c.commits:
+			r.done <- c.commit(r.ctx, r.parts, r.last)
+		}
+	}
+}
+
+// commitNow has the committer commit these partitions and waits for the answer.
+func (c *Consumer) commitNow(ctx context.Context, parts []*partition, last bool) error {
+	ctx, cancel := context.WithTimeout(ctx, c.set.commitTimeout())
+	defer cancel()
+	r := &commitRequest{ctx: ctx, parts: parts, last: last, done: make(chan error, 1)}
+	select {
+	case c.commits <- r:
+		return <-r.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// lastCommit commits what was finished when the partitions were fenced. While a rebalance is under way the broker may say not yet: then
+// again, within the time that is left, or at least once.
+func (c *Consumer) lastCommit(parts []*partition, left time.Duration) error {
+	ctx, cancel := context.WithTimeout(c.base, max(left, 0)+c.set.commitTimeout())
+	defer cancel()
+	for {
+		err := c.commitNow(ctx, parts, true)
+		if err == nil || !again(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// again reports whether the same commit may be accepted a little later.
+func again(err error) bool {
+	return errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.CoordinatorLoadInProgress) ||
+		errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.RequestTimedOut)
+}
+
+// commit writes the watermarks that have moved. It runs on the committer alone.
+func (c *Consumer) commit(ctx context.Context, parts []*partition, last bool) error {
+	snaps := map[topicPartition]snapshot{}
+	for _, p := range parts {
+		if s, ok := p.snapshot(last); ok {
+			snaps[p.topicPartition] = s
+		}
+	}
+	if len(snaps) == 0 {
+		return nil
+	}
+	began := time.Now()
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	for name, s := range snaps {
+		if offsets[name.topic] == nil {
+			offsets[name.topic] = map[int32]kgo.EpochOffset{}
+		}
+		offsets[name.topic][name.partition] = s.at
+	}
+	answers := map[topicPartition]error{}
+	var failed error
+	c.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+		failed = err
+		if resp == nil {
+			return
+		}
+		for _, t := range resp.Topics {
+			for _, p := range t.Partitions {
+				answers[topicPartition{t.Topic, p.Partition}] = kerr.ErrorForCode(p.ErrorCode)
+			}
+		}
+	})
+	var errs []error
+	for name, s := range snaps {
+		err, answered := answers[name]
+		switch {
+		case failed != nil:
+			err = failed
+		case !answered:
+			err = errNoAnswer
+		}
+		if err != nil {
+			err = &CommitError{Topic: name.topic, Partition: name.partition, Offset: s.at.Offset, Err: err}
+			errs = append(errs, err)
+		}
+		s.p.answered(s.at.Offset, err, time.Since(began))
+	}
+	return errors.Join(errs...)
+}
+
+var errNoAnswer = errors.New("the broker's answer leaves it out")
+
+// snapshot says what to commit, if anything: the watermark, and only upwards (I2), and after the fence only its own (I3).
+func (p *partition) snapshot(last bool) (snapshot, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.stage.Load() == fenced && !last {
+		return snapshot{}, false
+	}
+	offset, epoch := p.window.Advance()
+	if offset < 0 || offset <= p.committed {
+		return snapshot{}, false
+	}
+	return snapshot{p, kgo.EpochOffset{Offset: offset, Epoch: epoch}}, true
+}
+
+// answered takes the broker's answer for one partition.
+func (p *partition) answered(offset int64, err error, took time.Duration) {
+	p.mu.Lock()
+	first := false
+	if err == nil {
+		p.committed = max(p.committed, offset)
+		p.refusals = 0
+	} else {
+		first = p.refusals == 0
+		p.refusals++
+	}
+	p.mu.Unlock()
+	if first && !again(err) {
+		p.c.log.Warn("retriable: a commit is refused; it is tried again with every interval", "error", err)
+	}
+	e := Committed{Topic: p.topic, Partition: p.partition, Offset: offset, Took: took, Err: err}
+	call(p.c, p.c.hook.committed, func(h HookCommitted) { h.OnCommitted(e) })
+}

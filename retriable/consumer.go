@@ -1,0 +1,401 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// Consumer is one member of a consumer group. Make it with [New], run it once with [Consumer.Run]. All methods may be called from any
+// goroutine.
+type Consumer struct {
+	set  *settings
+	log  *slog.Logger
+	hook hookSet
+	pool *pool
+
+	retries map[string]*topic // by the name of the retry topic
+	names   map[string]*topic // by the name of the base topic
+	timed   bool              // somebody wants to know how long handlers take
+
+	started atomic.Bool
+	ready   chan struct{}
+	joined  atomic.Bool
+	failure atomic.Pointer[error] // why Run is to end by itself
+	end     context.CancelFunc    // ends the polling
+
+	// Set by Run before anything else starts.
+	cl            *kgo.Client
+	client        atomic.Pointer[kgo.Client] // the same, for those who come from outside
+	base          context.Context            // values of Run's context; never ends
+	clientContext context.Context            // kgo's own, to tell a record's context from it
+	sizes         map[string]int64           // max.message.bytes of the retry and dead-letter topics
+
+	gate    gate
+	waker   waker
+	relief   chan struct{} // 1-buffered: something ended at a partition that is at a bound
+	progress chan struct{} // the same, for the poller that has patience
+	commits chan *commitRequest
+	bytes   atomic.Int64 // of pending and held records, as of the last look
+
+	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
+	parts    map[topicPartition]*partition
+	fetched  map[topicPartition]fetchedOffset // between two hooks of one assignment
+	assigned atomic.Pointer[[]*partition]     // parts, as a slice
+
+	failMu    sync.Mutex
+	failing   map[string]*ProduceError // topics whose writes are refused
+	group     error                    // why the group could not be joined, nil mostly
+	badLogged time.Time
+
+	count []counts // by worker, so that they do not share a cache line
+	total totals
+}
+
+// New checks all options together and returns a Consumer that Run will run. It touches no network. What is wrong is reported all at
+// once: the error joins one that wraps [ErrInvalidOption] for each option that is wrong, with its name and value.
+func New(group string, opts ...Option) (*Consumer, error) {
+	cfg := defaultConfig(group)
+	for _, o := range opts {
+		if o == nil {
+			cfg.nilOptions++
+			continue
+		}
+		o.consumer(cfg)
+	}
+	set, err := cfg.validate()
+	if err != nil {
+		return nil, err
+	}
+	c := &Consumer{
+		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
+		retries: map[string]*topic{}, names: map[string]*topic{},
+		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), progress: make(chan struct{}, 1), commits: make(chan *commitRequest),
+		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{},
+		count: make([]counts, 2*cfg.concurrency),
+	}
+	c.assigned.Store(new([]*partition))
+	c.waker.kick = make(chan struct{}, 1)
+	for _, h := range cfg.hooks {
+		c.hook.add(h)
+	}
+	c.timed = len(c.hook.handled) > 0
+	for _, t := range set.topics {
+		if t.re == nil {
+			c.names[t.name] = t
+		}
+		if t.retry != "" {
+			c.retries[t.retry] = t
+		}
+	}
+	return c, nil
+}
+
+// route says whose topic it is: retry topics and exact names first, then the patterns in their order.
+func (c *Consumer) route(name string) (t *topic, retry bool) {
+	if t := c.retries[name]; t != nil {
+		return t, true
+	}
+	if t := c.names[name]; t != nil {
+		return t, false
+	}
+	for _, t := range c.set.topics {
+		if t.re != nil && t.re.MatchString(name) {
+			return t, false
+		}
+	}
+	return nil, false
+}
+
+// Ready is closed once the member has joined its group and consumes what it was given, be it nothing.
+func (c *Consumer) Ready() <-chan struct{} { return c.ready }
+
+// Client returns the kgo client, for requests and produces of your own; nil before Run has started. Do not close it, and leave its group
+// and offsets alone.
+func (c *Consumer) Client() *kgo.Client { return c.client.Load() }
+
+var errRunTwice = errors.New("retriable: Run may be called only once")
+
+// Run joins the group and consumes until ctx is done. Then it drains: nothing starts any more, running handlers have DrainTimeout to
+// end; what is finished is committed, and the member leaves its group. It returns nil for such a clean stop. Otherwise the error joins
+// what went wrong: an [AbandonedError] if a record had to be given up unresolved, a [CommitError] for a last commit that failed, what
+// a handler passed to [Abort], or, at the start, a [BrokerError] if nothing answered within 30 s, a [TopicError] for each topic that
+// is missing or does not fit and a [GroupError] for a group that does not. It may be called once.
+func (c *Consumer) Run(ctx context.Context) error {
+	if !c.started.CompareAndSwap(false, true) {
+		return errRunTwice
+	}
+	err := c.preflight(ctx)
+	if ctx.Err() != nil {
+		return nil //nolint:nilerr // a stop before the start is a clean one
+	}
+	if err != nil {
+		return err
+	}
+	c.base = context.WithoutCancel(ctx)
+	if c.cl, err = kgo.NewClient(c.clientOptions()...); err != nil {
+		return fmt.Errorf("retriable: making the client: %w", err)
+	}
+	c.client.Store(c.cl)
+	c.clientContext = c.cl.Context()
+	polling, end := context.WithCancel(ctx)
+	c.end = end
+	defer end()
+	if c.failure.Load() != nil {
+		end()
+	}
+	background, stop := context.WithCancel(c.base)
+	defer stop()
+	var wg sync.WaitGroup
+	for _, f := range []func(context.Context){c.delay, c.relieveLoop, c.watch, c.commitLoop} {
+		wg.Go(func() { f(background) })
+	}
+	c.pool.start()
+	c.poll(polling)
+	err = c.shutdown()
+	c.cl.Close()
+	stop()
+	wg.Wait()
+	if left := c.pool.stop(); left > 0 {
+		c.log.Error("retriable: handlers ignore their context and still run", "handlers", left)
+	}
+	if f := c.failure.Load(); f != nil {
+		err = errors.Join(*f, err)
+	}
+	return err
+}
+
+// abort has Run drain and return err.
+func (c *Consumer) abort(err error) {
+	if c.failure.CompareAndSwap(nil, &err) {
+		c.end()
+	}
+}
+
+// clientOptions puts the library's defaults below the user's options and what it owns above.
+func (c *Consumer) clientOptions() []kgo.Opt {
+	opts := c.set.connection()
+	opts = append(opts,
+		kgo.ProducerBatchMaxBytesFn(c.batchBytes),
+		kgo.ConsumerGroup(c.set.group),
+		kgo.DisableAutoCommit(),
+		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
+		kgo.ConsumeStartOffset(kgo.NewOffset().AtStart()),
+		kgo.OnPartitionsAssigned(c.onAssigned),
+		kgo.OnPartitionsRevoked(c.onRevoked),
+		kgo.OnPartitionsLost(c.onLost),
+		kgo.OnOffsetsFetched(c.onFetched),
+		kgo.AdjustFetchOffsetsFn(c.onOffsets),
+		kgo.RecordPartitioner(newPartitioner(c.set.topics)),
+		kgo.RecordRetries(5), // what is refused comes back to us: we tell of it, and try again (I9)
+		kgo.WithHooks(groupErrors{c}),
+	)
+	return append(opts, c.subscription()...)
+}
+
+// connection is what every client of the library needs, with the user's own options.
+func (c *clientConfig) connection() []kgo.Opt {
+	opts := []kgo.Opt{
+		kgo.FetchMaxWait(500 * time.Millisecond),
+		kgo.MetadataMinAge(250 * time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.MaxDecompressBatchBytes(64 << 20),
+	}
+	if len(c.brokers) > 0 {
+		opts = append(opts, kgo.SeedBrokers(c.brokers...))
+	}
+	return append(opts, c.kafka...)
+}
+
+// batchBytes bounds a produced batch by what its topic takes, for the broker's answer to one too large is for all that is in it.
+func (c *Consumer) batchBytes(topic string) int32 {
+	if n, ok := c.sizes[topic]; ok {
+		return int32(min(max(n, 512), 1<<30))
+	}
+	return 1_000_012
+}
+
+// subscription names the topics; with a pattern among them all are patterns, anchored.
+func (c *Consumer) subscription() []kgo.Opt {
+	var names, dead []string
+	regex := false
+	for _, t := range c.set.topics {
+		regex = regex || t.re != nil
+	}
+	literal := func(name string) string {
+		if regex {
+			return "^" + regexp.QuoteMeta(name) + "$"
+		}
+		return name
+	}
+	for _, t := range c.set.topics {
+		if t.re != nil {
+			names = append(names, t.re.String())
+		} else {
+			names = append(names, literal(t.name))
+		}
+		if t.retry != "" {
+			names = append(names, literal(t.retry))
+		}
+		if t.dead != "" {
+			dead = append(dead, literal(t.dead))
+		}
+	}
+	opts := []kgo.Opt{kgo.ConsumeTopics(names...)}
+	if regex {
+		opts = append(opts, kgo.ConsumeRegex(), kgo.ConsumeExcludeTopics(dead...))
+	}
+	return opts
+}
+
+// gate is held over {poll and hand over}: a hook that takes partitions away shuts it for a moment, so that no record of theirs is on its
+// way to a worker any more. It is a channel, not a mutex, for a poll waits in it.
+type gate struct {
+	slot chan struct{}
+	mu   sync.Mutex
+	want int                // hooks that wait
+	poll context.CancelFunc // ends the poll that is inside
+}
+
+func newGate() gate { return gate{slot: make(chan struct{}, 1)} }
+
+// enter is the poller's way in; the returned context ends when a hook wants in.
+func (g *gate) enter(ctx context.Context) (context.Context, context.CancelFunc) {
+	g.slot <- struct{}{}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	ctx, cancel := context.WithCancel(ctx)
+	g.poll = cancel
+	if g.want > 0 {
+		cancel()
+	}
+	return ctx, cancel
+}
+
+func (g *gate) leave() { <-g.slot }
+
+// shut runs f while no poll is inside.
+func (g *gate) shut(f func()) {
+	g.mu.Lock()
+	g.want++
+	if g.poll != nil {
+		g.poll()
+	}
+	g.mu.Unlock()
+	g.slot <- struct{}{}
+	g.mu.Lock()
+	g.want--
+	g.mu.Unlock()
+	defer g.leave()
+	f()
+}
+
+// poll reads until ctx is done. It never waits for a handler.
+func (c *Consumer) poll(ctx context.Context) {
+	for ctx.Err() == nil {
+		c.pollOnce(ctx)
+		c.crowd(ctx)
+	}
+}
+
+func (c *Consumer) pollOnce(ctx context.Context) {
+	for _, in := range c.pollGated(ctx) {
+		in.report()
+	}
+}
+
+// pollGated hands over what one poll brings, and returns what there is to tell of it once the gate is open.
+func (c *Consumer) pollGated(ctx context.Context) (told []*intake) {
+	ctx, cancel := c.gate.enter(ctx)
+	defer c.gate.leave()
+	defer cancel()
+	fetches := c.cl.PollRecords(ctx, c.mayRead())
+	now := time.Now()
+	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+		if f.Err != nil {
+			c.fetchFailed(topicPartition{f.Topic, f.Partition}, f.Err)
+		}
+		p := c.partition(topicPartition{f.Topic, f.Partition})
+		if p == nil || p.stage.Load() != live {
+			return // taken away: whoever owns it now reads it
+		}
+		if in := p.accept(f.Records, f.HighWatermark, now); len(in) > 0 {
+			told = append(told, in...)
+			p.look()
+		}
+	})
+	return told
+}
+
+// partition returns the live object of a partition, nil if it is not ours.
+func (c *Consumer) partition(name topicPartition) *partition {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parts[name]
+}
+
+// partitions returns all that are assigned, in no order.
+func (c *Consumer) partitions() []*partition { return *c.assigned.Load() }
+
+// setParts changes parts under its lock.
+func (c *Consumer) setParts(change func(map[topicPartition]*partition)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	change(c.parts)
+	all := make([]*partition, 0, len(c.parts))
+	for _, p := range c.parts {
+		all = append(all, p)
+	}
+	c.assigned.Store(&all)
+}
+
+// fetchFailed keeps what a partition cannot be read for; kgo retries what can be retried by itself.
+func (c *Consumer) fetchFailed(name topicPartition, err error) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, kgo.ErrClientClosed) {
+		return
+	}
+	var session *kgo.ErrGroupSession
+	if errors.As(err, &session) {
+		return // told by its own hook
+	}
+	p := c.partition(name)
+	if p == nil {
+		return
+	}
+	var loss *kgo.ErrDataLoss
+	if errors.As(err, &loss) {
+		c.log.Warn("retriable: kgo reports data loss; records that are new are told by their leader epoch", "error", err)
+		return
+	}
+	p.mu.Lock()
+	first := p.blocked == nil
+	p.blocked = err
+	p.mu.Unlock()
+	if first {
+		c.log.Error("retriable: a partition cannot be read on", "error", p.fetchError())
+	}
+}
+
+// guard runs a hook; its panic is logged and otherwise ignored.
+func (c *Consumer) guard(f func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			c.log.Error("retriable: a hook panicked", "panic", fmt.Sprintf("%T", v))
+		}
+	}()
+	f()
+}
+
+// call runs all hooks of a kind.
+func call[T any](c *Consumer, hooks []T, f func(T)) {
+	for _, h := range hooks {
+		c.guard(func() { f(h) })
+	}
+}

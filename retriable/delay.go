@@ -1,0 +1,178 @@
+package retriable
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// What is not yet due waits in its partition's heap: records held until their next attempt, postponed ones, and copies whose write was
+// refused. One goroutine for all partitions sleeps until the earliest of them is due.
+
+// entry is one that waits; it or w is set.
+type entry struct {
+	due    int64 // ms
+	offset int64
+	it     *item
+	w      *write
+}
+
+// dueHeap is a binary heap by due time, then offset (I6).
+type dueHeap struct {
+	es   []entry
+	held int // entries that are records
+}
+
+func (h *dueHeap) less(i, j int) bool {
+	a, b := &h.es[i], &h.es[j]
+	return a.due < b.due || a.due == b.due && a.offset < b.offset
+}
+
+func (h *dueHeap) push(e entry) {
+	if e.it != nil {
+		h.held++
+	}
+	h.es = append(h.es, e)
+	for i := len(h.es) - 1; i > 0; {
+		up := (i - 1) / 2
+		if !h.less(i, up) {
+			break
+		}
+		h.es[i], h.es[up] = h.es[up], h.es[i]
+		i = up
+	}
+}
+
+func (h *dueHeap) pop() entry {
+	top, n := h.es[0], len(h.es)-1
+	h.es[0] = h.es[n]
+	h.es[n] = entry{}
+	h.es = h.es[:n]
+	for i := 0; ; {
+		least := i
+		for _, down := range [2]int{2*i + 1, 2*i + 2} {
+			if down < n && h.less(down, least) {
+				least = down
+			}
+		}
+		if least == i {
+			break
+		}
+		h.es[i], h.es[least] = h.es[least], h.es[i]
+		i = least
+	}
+	if top.it != nil {
+		h.held--
+	}
+	if cap(h.es) > 1024 && len(h.es) < cap(h.es)/4 {
+		h.es = append(make([]entry, 0, cap(h.es)/2), h.es...)
+	}
+	return top
+}
+
+// top returns when the first is due, maxDue if there is none.
+func (h *dueHeap) top() int64 {
+	if len(h.es) == 0 {
+		return maxDue
+	}
+	return h.es[0].due
+}
+
+// release lets go of what is due: records to their lanes, writes to the broker. It returns when the next is.
+func (p *partition) release(now int64) int64 {
+	var due []*item
+	var writes []*write
+	p.mu.Lock()
+	for p.heap.top() <= now {
+		e := p.heap.pop()
+		if e.w != nil {
+			writes = append(writes, e.w)
+			continue
+		}
+		p.heldBytes -= int64(e.it.size) + itemBytes
+		due = append(due, e.it)
+	}
+	next := p.heap.top()
+	p.nextDue.Store(next)
+	if p.stage.Load() != live {
+		due = nil
+	}
+	if len(due) > 0 {
+		p.queue(due)
+	}
+	p.mu.Unlock()
+	if len(due) > 0 {
+		p.c.pool.wake(p)
+		if p.crowded.Load() {
+			p.c.relieve()
+		}
+	}
+	for _, w := range writes {
+		p.send(w)
+	}
+	return next
+}
+
+// queue puts records that came due in their lanes, in the order given. p.mu is held.
+func (p *partition) queue(due []*item) {
+	r := &run{list: due}
+	for _, it := range due {
+		it.in = r
+		it.rejoin()
+		if it.keyed {
+			p.lanes.join(laneHash(it.msg.Key), it)
+		}
+		it.slot.Set(watermark.Queued)
+	}
+	p.push(r)
+}
+
+// waker is the alarm of the delay goroutine.
+type waker struct {
+	at   atomic.Int64 // when it will wake by itself, in ms
+	kick chan struct{}
+}
+
+// wake sees to it that what is due then is not overslept.
+func (w *waker) wake(due int64) {
+	if due >= w.at.Load() {
+		return
+	}
+	select {
+	case w.kick <- struct{}{}:
+	default:
+	}
+}
+
+// delay is the goroutine: it releases what is due, on the millisecond (I7).
+func (c *Consumer) delay(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		c.waker.at.Store(maxDue) // whoever adds something from here on kicks
+		next := int64(maxDue)
+		now := time.Now().UnixMilli()
+		for _, p := range c.partitions() {
+			due := p.nextDue.Load()
+			if due <= now {
+				due = p.release(now)
+			}
+			next = min(next, due)
+		}
+		wait := time.Hour
+		if next < now+wait.Milliseconds() {
+			wait = time.Until(time.UnixMilli(next))
+		}
+		timer.Reset(wait)
+		c.waker.at.Store(next)
+		// What was added meanwhile has kicked, or the loop saw it.
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.waker.kick:
+		case <-timer.C:
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// slowWrite is when a write that nobody has refused is a reason of Health all the same: kgo keeps what the broker does not answer.
+const slowWrite = 15 * time.Second
+
+// Health returns nil if the consumer can do its work, else every reason why not, joined, each a typed error: *[BrokerError] (no broker
+// answers), *[TopicError] (a topic is gone), *[GroupError] (the group is not joined), *[StuckError] (a record holds a watermark for
+// longer than StuckAfter, other than by waiting for its due time), *[ProduceError] (writes are refused), *[FetchError] (a partition
+// cannot be read on). It asks the brokers: bound it by ctx.
+func (c *Consumer) Health(ctx context.Context) error {
+	if c.client.Load() == nil {
+		return &GroupError{Group: c.set.group, Err: errors.New("Run has not started")}
+	}
+	errs := c.brokerHealth(ctx)
+	c.failMu.Lock()
+	group := c.group
+	for _, f := range c.failing {
+		e := *f
+		errs = append(errs, &e)
+	}
+	c.failMu.Unlock()
+	if !c.joined.Load() {
+		if group == nil {
+			group = errors.New("not joined yet")
+		}
+		errs = append(errs, &GroupError{Group: c.set.group, Err: group})
+	}
+	for _, p := range c.partitions() {
+		errs = append(errs, p.health()...)
+	}
+	return errors.Join(errs...)
+}
+
+// brokerHealth asks the brokers for the topics.
+func (c *Consumer) brokerHealth(ctx context.Context) (errs []error) {
+	topics, err := kadm.NewClient(c.cl).ListTopics(ctx, c.topicNames()...)
+	if err != nil {
+		return []error{&BrokerError{Brokers: c.set.client.seeds, Err: err}}
+	}
+	for _, t := range topics.Sorted() {
+		if t.Err != nil {
+			errs = append(errs, &TopicError{Topic: t.Topic, Err: t.Err})
+		}
+	}
+	return errs
+}
+
+// topicNames are all topics that must be there.
+func (c *Consumer) topicNames() (names []string) {
+	seen := map[string]bool{"": true}
+	for _, t := range c.set.topics {
+		base := t.name
+		if t.re != nil {
+			base = ""
+		}
+		for _, name := range []string{base, t.retry, t.dead} {
+			if !seen[name] {
+				seen[name] = true
+				names = append(names, name)
+			}
+		}
+	}
+	return names
+}
+
+func (p *partition) health() (errs []error) {
+	if o, stuck := p.stuck(); stuck {
+		errs = append(errs, &StuckError{Topic: p.topic, Partition: p.partition, Oldest: o})
+	}
+	if err := p.fetchError(); err != nil {
+		errs = append(errs, err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for w := range p.producing {
+		if age := time.Since(w.since); w.tries == 0 && age > slowWrite {
+			errs = append(errs, &ProduceError{Topic: w.rec.Topic, Since: w.since, Err: fmt.Errorf("no answer for %v", age.Round(time.Second))})
+			break
+		}
+	}
+	return errs
+}
+
+// fetchError tells why the partition cannot be read on, and if Skip is the way out, how.
+func (p *partition) fetchError() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.blocked == nil {
+		return nil
+	}
+	e := &FetchError{Topic: p.topic, Partition: p.partition, Offset: p.window.Next(), Err: p.blocked}
+	var large *kgo.ErrDecompressTooLarge
+	if errors.As(p.blocked, &large) {
+		e.Past = Position{p.topic, p.partition, large.NextOffset - 1}
+	}
+	return e
+}
+
+// Skip gives up on what cannot even be fetched, as a batch past kgo.MaxDecompressBatchBytes: reading goes on behind past, which is
+// what the [FetchError] of Health names. What is given up is logged and counted as dropped. It refuses a partition that is not assigned
+// here, and a position that reading has passed already.
+func (c *Consumer) Skip(ctx context.Context, past Position) error {
+	p := c.partition(topicPartition{past.Topic, past.Partition})
+	if p == nil {
+		return fmt.Errorf("retriable: Skip past %v: the partition is not assigned to this member", past)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var first int64
+	var err error
+	c.gate.shut(func() {
+		if p.stage.Load() != live {
+			err = fmt.Errorf("retriable: Skip past %v: the partition is being taken away", past)
+			return
+		}
+		p.mu.Lock()
+		first = p.window.Next()
+		if past.Offset < first {
+			err = fmt.Errorf("retriable: Skip past %v: reading is at offset %d already", past, first)
+		} else {
+			p.window.SkipTo(past.Offset + 1)
+			p.blocked = nil
+		}
+		epoch := p.window.Epoch()
+		p.mu.Unlock()
+		if err == nil {
+			c.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{past.Topic: {past.Partition: {Epoch: epoch, Offset: past.Offset + 1}}})
+		}
+	})
+	if err != nil {
+		return err
+	}
+	d := Dropped{Source: Position{past.Topic, past.Partition, first}, Records: past.Offset + 1 - first}
+	c.total.dropped.Add(uint64(d.Records))
+	c.log.Warn("retriable: offsets are given up unread (Skip)", "from", d.Source, "past", past, "offsets", d.Records)
+	call(c, c.hook.dropped, func(h HookDropped) { h.OnDropped(d) })
+	return nil
+}

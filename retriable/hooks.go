@@ -1,0 +1,158 @@
+package retriable
+
+import "time"
+
+// Hook is anything that implements one or more of the Hook interfaces below; [Hooks] refuses what implements none. Hooks are called
+// from the library's goroutines, many at once, with no lock held: they must be quick and must not call Run or wait for the consumer.
+// A panic in a hook is logged and otherwise ignored. Without HookHandled no clock is read for a record.
+type Hook any
+
+// HookHandled is called after every attempt.
+type HookHandled interface{ OnHandled(Handled) }
+
+// HookRetried is called when a failed record's copy has been acked by its retry topic.
+type HookRetried interface{ OnRetried(Retried) }
+
+// HookDeadLettered is called when a record has been acked by its dead-letter topic.
+type HookDeadLettered interface{ OnDeadLettered(DeadLettered) }
+
+// HookDropped is called when a record ends without success and is kept nowhere.
+type HookDropped interface{ OnDropped(Dropped) }
+
+// HookHeld is called when a record was read that is not yet due, and when one is postponed.
+type HookHeld interface{ OnHeld(Held) }
+
+// HookCommitted is called after each commit of a partition, accepted or refused.
+type HookCommitted interface{ OnCommitted(Committed) }
+
+// HookAssigned is called when partitions were assigned, before their first record.
+type HookAssigned interface{ OnAssigned(Assigned) }
+
+// HookDrained is called when a partition was given up: in a revoke, when it is lost, and at a stop.
+type HookDrained interface{ OnDrained(Drained) }
+
+// HookStuck is called once per incident, when a partition's watermark has not moved for StuckAfter although records wait.
+type HookStuck interface{ OnStuck(Stuck) }
+
+// HookProduceFailed is called when a write to a retry or dead-letter topic was refused. It will be tried again.
+type HookProduceFailed interface{ OnProduceFailed(ProduceFailed) }
+
+// Handled is one attempt that ended.
+type Handled struct {
+	Message *Message
+	Took    time.Duration
+	Err     error // the handler's, nil for success; a *PanicError for a panic
+	Waited  time.Duration // from when it could have started: its poll, or its due time
+}
+
+// Retried is a record that waits in its retry topic.
+type Retried struct {
+	Message *Message // of the attempt that failed
+	Err     error
+	Topic   string // the retry topic
+	Attempt int    // the coming one
+	Due     time.Time
+}
+
+// DeadLettered is a record that was given up and kept.
+type DeadLettered struct {
+	Message *Message
+	Err     error
+	Topic   string // the dead-letter topic
+	Offset  int64
+}
+
+// Dropped is a record, or with Skip several, that were given up and not kept.
+type Dropped struct {
+	Source  Position // the first of them
+	Records int64
+	Message *Message // nil with Skip
+	Err     error
+}
+
+// Held is a record that waits in memory.
+type Held struct {
+	Source    Position
+	Attempt   int
+	Due       time.Time
+	Postponed bool
+}
+
+// Committed is one partition's part of a commit.
+type Committed struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+	Took      time.Duration
+	Err       error
+}
+
+// Assigned is one partition that was assigned, and where reading begins.
+type Assigned struct {
+	Topic     string
+	Partition int32
+	Offset    int64
+}
+
+// Drained is one partition that was given up.
+type Drained struct {
+	Topic     string
+	Partition int32
+	Lost      bool // taken away without notice: nothing was committed
+	Took      time.Duration
+	Abandoned int // records whose handlers or writes did not end in time
+	Dropped   int // records read but not begun; they are delivered again
+}
+
+// Stuck is a partition whose watermark does not move.
+type Stuck struct {
+	Topic     string
+	Partition int32
+	Oldest    Oldest
+}
+
+// ProduceFailed is a refused write.
+type ProduceFailed struct {
+	Source  Position
+	Topic   string
+	Try     int // 1 for the first
+	Err     error
+	NextTry time.Duration
+}
+
+// hookSet is the hooks by kind, so that what nobody listens to costs nothing.
+type hookSet struct {
+	handled       []HookHandled
+	retried       []HookRetried
+	deadLettered  []HookDeadLettered
+	dropped       []HookDropped
+	held          []HookHeld
+	committed     []HookCommitted
+	assigned      []HookAssigned
+	drained       []HookDrained
+	stuck         []HookStuck
+	produceFailed []HookProduceFailed
+}
+
+func isHook(h Hook) bool {
+	var s hookSet
+	return s.add(h)
+}
+
+func addHook[T any](to *[]T, h Hook) bool {
+	t, ok := h.(T)
+	if ok {
+		*to = append(*to, t)
+	}
+	return ok
+}
+
+func (s *hookSet) add(h Hook) (any bool) {
+	for _, ok := range []bool{
+		addHook(&s.handled, h), addHook(&s.retried, h), addHook(&s.deadLettered, h), addHook(&s.dropped, h), addHook(&s.held, h),
+		addHook(&s.committed, h), addHook(&s.assigned, h), addHook(&s.drained, h), addHook(&s.stuck, h), addHook(&s.produceFailed, h),
+	} {
+		any = any || ok
+	}
+	return any
+}

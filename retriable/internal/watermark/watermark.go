@@ -1,0 +1,198 @@
+// Package watermark tracks which offsets of one partition are resolved and how far the log is resolved without a gap.
+//
+// A [Window] is the stretch of the log between the watermark, below which everything is resolved, and the read position.
+// Records enter it in log order, a fetched batch at a time, and each gets a [Slot]: the handle by which whoever handles
+// the record says so, with one atomic store, from any goroutine and in any order. Nobody advances a watermark on the
+// way: it is derived from the slots when somebody asks. Offsets that never come (compaction, transaction markers) are
+// simply absent, for no arithmetic is done on offsets.
+//
+// The package is pure: no clock, no client, no goroutine.
+package watermark
+
+import "sync/atomic"
+
+// State says where a tracked record is on its way. The zero value is Queued.
+type State uint32
+
+// The states of a slot. Only Done counts for the watermark; the others tell why it waits.
+const (
+	Queued    State = iota // waits for a worker or for its lane
+	Copying                // for a moment: what it refers to is being replaced
+	Running                // a handler has it
+	Held                   // not yet due
+	Postponed              // its handler asked for it later
+	Producing              // handed to a retry or dead-letter topic, not yet acked
+	Joining                // a chunk whose message is not complete
+	Done                   // resolved
+)
+
+// Slot is the handle of one tracked record. Its methods may be called from any goroutine.
+type Slot struct {
+	offset int64
+	state  atomic.Uint32
+}
+
+// Offset returns the record's offset.
+func (s *Slot) Offset() int64 { return s.offset }
+
+// State returns the slot's present state.
+func (s *Slot) State() State { return State(s.state.Load()) }
+
+// Set stores a state.
+func (s *Slot) Set(to State) { s.state.Store(uint32(to)) }
+
+// Move stores to if the slot is in from, and reports whether it was.
+func (s *Slot) Move(from, to State) bool { return s.state.CompareAndSwap(uint32(from), uint32(to)) }
+
+// Done resolves the record for good.
+func (s *Slot) Done() { s.state.Store(uint32(Done)) }
+
+// Segment holds the slots of records that were read together, in offset order. Owner is the caller's.
+type Segment[T any] struct {
+	Owner T
+	Slots []Slot
+	Epoch int32 // leader epoch of its records
+	low   int   // all slots below it are done
+}
+
+// done reports whether every slot is, remembering how far it looked.
+func (s *Segment[T]) done() bool {
+	for s.low < len(s.Slots) && s.Slots[s.low].State() == Done {
+		s.low++
+	}
+	return s.low == len(s.Slots)
+}
+
+// Window tracks one partition. Its methods must not be called concurrently; those of its slots may.
+type Window[T any] struct {
+	segs  []*Segment[T]
+	head  int   // segs[:head] are gone
+	next  int64 // the read position: above every tracked offset
+	epoch int32 // leader epoch of the last tracked record, -1 if none
+	below int32 // leader epoch of the record just below the watermark, -1 if unknown
+}
+
+// New returns a window whose watermark and read position are both at offset start.
+func New[T any](start int64, epoch int32) *Window[T] {
+	return &Window[T]{next: start, epoch: epoch, below: epoch}
+}
+
+// NewSegment makes the slots of n records that were read together, not yet tracked: give each its offset with Fill, ascending,
+// and then hand the segment to [Window.Begin].
+func NewSegment[T any](owner T, n int, epoch int32) *Segment[T] {
+	return &Segment[T]{Owner: owner, Slots: make([]Slot, n), Epoch: epoch}
+}
+
+// Fill sets the offset of slot i.
+func (s *Segment[T]) Fill(i int, offset int64) *Slot {
+	slot := &s.Slots[i]
+	slot.offset = offset
+	return slot
+}
+
+// Begin tracks a segment, none of whose offsets is below Next, and moves the read position past it.
+func (w *Window[T]) Begin(s *Segment[T]) {
+	if len(s.Slots) == 0 {
+		return
+	}
+	w.segs = append(w.segs, s)
+	w.epoch = s.Epoch
+	w.next = s.Slots[len(s.Slots)-1].offset + 1
+}
+
+// Next returns the read position: one past the last tracked or skipped offset.
+func (w *Window[T]) Next() int64 { return w.next }
+
+// Epoch returns the leader epoch of the last tracked record, -1 if unknown.
+func (w *Window[T]) Epoch() int32 { return w.epoch }
+
+// SkipTo moves the read position up to next: offsets in between count as absent.
+func (w *Window[T]) SkipTo(next int64) { w.next = max(w.next, next) }
+
+// Advance drops what is resolved at the low end and returns the watermark, all below which is resolved, with the leader
+// epoch of the record just below it.
+func (w *Window[T]) Advance() (offset int64, epoch int32) {
+	for w.head < len(w.segs) && w.segs[w.head].done() {
+		w.below = w.segs[w.head].Epoch
+		w.segs[w.head] = nil
+		w.head++
+	}
+	w.compact()
+	s := w.oldest()
+	if s == nil {
+		return w.next, w.below
+	}
+	if s.low > 0 {
+		return s.Slots[s.low].offset, s.Epoch
+	}
+	return s.Slots[0].offset, w.below
+}
+
+// compact reuses the room of dropped segments, at a cost that is constant per segment.
+func (w *Window[T]) compact() {
+	if w.head*2 < len(w.segs) {
+		return
+	}
+	n := copy(w.segs, w.segs[w.head:])
+	clear(w.segs[n:])
+	w.segs, w.head = w.segs[:n], 0
+}
+
+func (w *Window[T]) oldest() *Segment[T] {
+	if w.head == len(w.segs) {
+		return nil
+	}
+	return w.segs[w.head]
+}
+
+// Oldest returns the first unresolved record's segment and index, as of the last Advance; ok is false if there is none.
+func (w *Window[T]) Oldest() (s *Segment[T], i int, ok bool) {
+	s = w.oldest()
+	if s == nil || s.done() {
+		return nil, 0, false
+	}
+	return s, s.low, true
+}
+
+// Truncate forgets everything tracked at or above offset: the log was cut there and goes on with other records.
+// It reports false, and does nothing, if the watermark is above offset.
+func (w *Window[T]) Truncate(offset int64) bool {
+	if low, _ := w.Advance(); low > offset {
+		return false
+	}
+	for len(w.segs) > w.head {
+		last := w.segs[len(w.segs)-1]
+		n := len(last.Slots)
+		for n > 0 && last.Slots[n-1].offset >= offset {
+			n--
+		}
+		last.Slots = last.Slots[:n]
+		if n > 0 {
+			break
+		}
+		w.segs[len(w.segs)-1] = nil
+		w.segs = w.segs[:len(w.segs)-1]
+	}
+	w.next = offset
+	return true
+}
+
+// Count returns how many tracked records are in each state, Done included only while their segment is tracked.
+// It costs time in proportion to the window: for snapshots, not for a record's way.
+func (w *Window[T]) Count() (by [Done + 1]int) {
+	for _, s := range w.segs[w.head:] {
+		for i := s.low; i < len(s.Slots); i++ {
+			by[s.Slots[i].State()]++
+		}
+	}
+	return by
+}
+
+// Each calls f for the slots from the watermark up, as of the last Advance, some of which may be done.
+func (w *Window[T]) Each(f func(*Slot)) {
+	for _, s := range w.segs[w.head:] {
+		for i := s.low; i < len(s.Slots); i++ {
+			f(&s.Slots[i])
+		}
+	}
+}

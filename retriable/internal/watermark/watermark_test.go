@@ -1,0 +1,211 @@
+package watermark_test
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// track begins a segment over the given offsets.
+func track(w *watermark.Window[int], owner int, offsets ...int64) []*watermark.Slot {
+	s := watermark.NewSegment(owner, len(offsets), 0)
+	slots := make([]*watermark.Slot, len(offsets))
+	for i, o := range offsets {
+		slots[i] = s.Fill(i, o)
+	}
+	w.Begin(s)
+	return slots
+}
+
+func wantAt(t *testing.T, w *watermark.Window[int], want int64) {
+	t.Helper()
+	if got, _ := w.Advance(); got != want {
+		t.Fatalf("watermark is %d, want %d", got, want)
+	}
+}
+
+func TestWatermarkIsContiguous(t *testing.T) {
+	w := watermark.New[int](10, -1)
+	wantAt(t, w, 10)
+	s := track(w, 1, 10, 11, 12)
+	s[2].Done()
+	s[1].Done()
+	wantAt(t, w, 10) // I2: 10 is unresolved, whatever lies above it
+	s[0].Done()
+	wantAt(t, w, 13)
+}
+
+func TestGapsAreNothing(t *testing.T) {
+	w := watermark.New[int](5, -1)
+	s := track(w, 1, 50, 53)
+	s = append(s, track(w, 2, 90)...)
+	wantAt(t, w, 50)
+	s[0].Done()
+	wantAt(t, w, 53)
+	s[1].Done()
+	wantAt(t, w, 90)
+	s[2].Done()
+	wantAt(t, w, 91)
+}
+
+func TestSkipToMovesAnIdleWatermark(t *testing.T) {
+	w := watermark.New[int](5, -1)
+	w.SkipTo(9)
+	wantAt(t, w, 9)
+	s := track(w, 1, 9)
+	w.SkipTo(20)
+	wantAt(t, w, 9)
+	s[0].Done()
+	wantAt(t, w, 20)
+	w.SkipTo(3)
+	wantAt(t, w, 20)
+}
+
+func TestEpochIsThatOfTheRecordBelowTheWatermark(t *testing.T) {
+	w := watermark.New[int](0, 3)
+	if _, e := w.Advance(); e != 3 {
+		t.Fatalf("epoch %d, want the start's 3", e)
+	}
+	a := watermark.NewSegment(1, 2, 4)
+	a.Fill(0, 0)
+	a.Fill(1, 1)
+	w.Begin(a)
+	b := watermark.NewSegment(2, 1, 7)
+	b.Fill(0, 2)
+	w.Begin(b)
+	for _, c := range []struct {
+		done *watermark.Slot
+		want int32
+	}{{nil, 3}, {&a.Slots[0], 4}, {&a.Slots[1], 4}, {&b.Slots[0], 7}} {
+		if c.done != nil {
+			c.done.Done()
+		}
+		if _, e := w.Advance(); e != c.want {
+			t.Fatalf("epoch %d, want %d", e, c.want)
+		}
+	}
+}
+
+func TestTruncateForgetsTheTail(t *testing.T) {
+	w := watermark.New[int](0, -1)
+	s := track(w, 1, 0, 1, 2)
+	s = append(s, track(w, 2, 3, 4)...)
+	s[0].Done()
+	if !w.Truncate(2) {
+		t.Fatal("refused above the watermark")
+	}
+	if w.Next() != 2 {
+		t.Fatalf("next is %d, want 2", w.Next())
+	}
+	s[2].Done() // an orphan: nothing listens
+	wantAt(t, w, 1)
+	s[1].Done()
+	wantAt(t, w, 2)
+	if w.Truncate(1) {
+		t.Fatal("moved below the watermark")
+	}
+	n := track(w, 3, 2)
+	n[0].Done()
+	wantAt(t, w, 3)
+}
+
+func TestOldestNamesTheFirstUnresolved(t *testing.T) {
+	w := watermark.New[int](0, -1)
+	if _, _, ok := w.Oldest(); ok {
+		t.Fatal("an empty window has no oldest")
+	}
+	s := track(w, 7, 4, 5)
+	s[0].Done()
+	s[1].Set(watermark.Held)
+	w.Advance()
+	seg, i, ok := w.Oldest()
+	if !ok || seg.Owner != 7 || seg.Slots[i].Offset() != 5 || seg.Slots[i].State() != watermark.Held {
+		t.Fatalf("got %v %d %v", seg, i, ok)
+	}
+	if by := w.Count(); by[watermark.Held] != 1 || by[watermark.Queued] != 0 {
+		t.Fatalf("counts %v", by)
+	}
+}
+
+// TestWindowAgainstASortedSet drives random histories through the window and a model that cannot be wrong.
+func TestWindowAgainstASortedSet(t *testing.T) {
+	for seed := range uint64(400) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := watermark.New[int](100, -1)
+		next, open := int64(100), map[int64]*watermark.Slot{}
+		for range 300 {
+			switch {
+			case r.IntN(3) == 0:
+				n := 1 + r.IntN(8)
+				offsets := make([]int64, n)
+				for i := range offsets {
+					next += int64(r.IntN(3)) // a gap now and then
+					offsets[i] = next
+					next++
+				}
+				for _, s := range track(w, 0, offsets...) {
+					open[s.Offset()] = s
+				}
+			case len(open) > 0:
+				keys := make([]int64, 0, len(open))
+				for k := range open {
+					keys = append(keys, k)
+				}
+				slices.Sort(keys)
+				k := keys[r.IntN(len(keys))]
+				open[k].Done()
+				delete(open, k)
+			}
+			want := next
+			for k := range open {
+				want = min(want, k)
+			}
+			if got, _ := w.Advance(); got != want {
+				t.Fatalf("seed %d: watermark %d, want %d", seed, got, want)
+			}
+		}
+	}
+}
+
+func benchmark(b *testing.B, batch int, done func(s []watermark.Slot)) {
+	b.ReportAllocs()
+	w := watermark.New[int](0, -1)
+	offset := int64(0)
+	for i := 0; i < b.N; i += batch {
+		s := watermark.NewSegment(0, batch, 0)
+		for j := range batch {
+			s.Fill(j, offset)
+			offset++
+		}
+		w.Begin(s)
+		done(s.Slots)
+		w.Advance()
+	}
+}
+
+func BenchmarkBeginDoneAdvanceSequential(b *testing.B) {
+	benchmark(b, 500, func(s []watermark.Slot) {
+		for i := range s {
+			s[i].Done()
+		}
+	})
+}
+
+func BenchmarkBeginDoneAdvanceReversed(b *testing.B) {
+	benchmark(b, 500, func(s []watermark.Slot) {
+		for i := len(s) - 1; i >= 0; i-- {
+			s[i].Done()
+		}
+	})
+}
+
+func BenchmarkBeginDoneAdvanceShuffled(b *testing.B) {
+	order := rand.Perm(500)
+	benchmark(b, 500, func(s []watermark.Slot) {
+		for _, i := range order {
+			s[i].Done()
+		}
+	})
+}

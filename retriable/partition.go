@@ -1,0 +1,302 @@
+package retriable
+
+import (
+	"context"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// topicPartition names a partition.
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// stage is how far a partition's end has come. It only moves forward.
+type stage = int32
+
+const (
+	live      stage = iota
+	draining        // nothing is dispatched any more; what runs may end, and counts
+	cancelled       // the handlers' contexts are cancelled; what they return does not count (I4)
+	fenced          // nothing commits, dispatches or produces (I3)
+)
+
+// partition is everything one assigned partition needs, from its assignment to its revocation, and dies whole: a partition that comes
+// back is a new object.
+type partition struct {
+	topicPartition
+	c     *Consumer
+	t     *topic
+	retry bool // it is of t's retry topic
+
+	stage  atomic.Int32
+	ctx    context.Context // of its handlers; ends with a cause
+	cancel context.CancelCauseFunc
+	writes context.Context // of its produces; ends at the fence
+	endAll context.CancelFunc
+	gone   chan struct{} // closed when it is given up for good
+	stir   chan struct{} // 1-buffered: something ended while it drains
+
+	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
+	nextDue atomic.Int64 // of the heap's top, in ms; maxDue if it is empty
+	room    atomic.Int64 // records that may still be read, as of the last look
+	paused  atomic.Bool  // kgo does not fetch it; changed with the gate shut
+
+	mu        sync.Mutex // guards the rest; never held over a callback or a network call
+	window    *watermark.Window[*batch]
+	first     *run // of those that may hold unclaimed items; the list's end is last
+	last      *run
+	open      []*run // those whose records are not all resolved or copied out
+	lanes     lanes
+	heap      dueHeap
+	heldBytes int64 // of the records in the heap
+	producing map[*write]struct{}
+	end       int64 // the log's end as last seen
+	committed int64 // the last accepted commit; -1 for none
+	blocked   error // why it cannot be fetched on, nil mostly
+	bytes     int64 // of its pending and held records, as of the last look
+	refusals  int   // of commits, since the last accepted
+	still     stillness
+
+	slot poolSlot // guarded by the pool's lock
+}
+
+// batch is what Stats must know of records that were read together, for as long as the window tracks them.
+type batch struct {
+	read  time.Time
+	items []item
+}
+
+// item is a record on its way from the poll to its end.
+type item struct {
+	msg     *Message             // what the handler gets; nil once resolved
+	slot    *watermark.Slot      // its place in the window
+	next    atomic.Pointer[item] // the record behind it in its lane, or laneEnd
+	in      *run                 // where it counts as pending; nil while it is in the heap. Guarded by p.mu
+	gate    atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
+	attempt atomic.Int32         // the delivery that is coming or running
+	size    int32                // of key, value and headers
+	keyed   bool                 // it has a lane
+	apart   bool                 // it is not claimed through its batch's run: held, or resolved at once
+	asked   bool                 // the filter has let it pass
+	copied  bool                 // msg does not refer to the fetched batch. Guarded by p.mu
+}
+
+func (p *partition) position(it *item) Position {
+	return Position{Topic: p.topic, Partition: p.partition, Offset: it.slot.Offset()}
+}
+
+// run is a stretch of items that workers claim one by one: a fetched batch, or records that came due together.
+type run struct {
+	base   []item
+	list   []*item // instead of base
+	cursor atomic.Int64
+	next   *run
+
+	taken bool  // its item passed its gate before: the rest of a lane, handed on
+	bytes int64 // what its records take while one of them is neither resolved nor copied out
+	low   int   // all items below it are resolved or back in the heap
+}
+
+func (r *run) len() int { return len(r.base) + len(r.list) }
+
+func (r *run) at(i int) *item {
+	if r.list != nil {
+		return r.list[i]
+	}
+	return &r.base[i]
+}
+
+func (r *run) exhausted() bool { return r.cursor.Load() >= int64(r.len()) }
+
+func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start kgo.EpochOffset) *partition {
+	p := &partition{
+		topicPartition: name, c: c, t: t, retry: retry,
+		gone: make(chan struct{}), stir: make(chan struct{}, 1),
+		window:    watermark.New[*batch](start.Offset, start.Epoch),
+		producing: map[*write]struct{}{},
+		committed: -1,
+		end:       -1,
+	}
+	p.slot.p = p
+	p.slot.index = -1
+	p.nextDue.Store(maxDue)
+	p.room.Store(int64(c.set.maxPending))
+	p.ctx, p.cancel = context.WithCancelCause(c.base)
+	p.writes, p.endAll = context.WithCancel(context.WithoutCancel(c.base))
+	return p
+}
+
+// signal wakes the one that waits for the partition's drain.
+func (p *partition) signal() {
+	select {
+	case p.stir <- struct{}{}:
+	default:
+	}
+}
+
+// push adds a run for the workers. p.mu is held.
+func (p *partition) push(r *run) {
+	if p.last == nil {
+		p.first = r
+	} else {
+		p.last.next = r
+	}
+	p.last = r
+	if !r.taken {
+		p.open = append(p.open, r)
+	}
+}
+
+// claimable returns the first run that may hold unclaimed items, or nil. p.mu is held.
+func (p *partition) claimable() *run {
+	for p.first != nil && p.first.exhausted() {
+		p.first = p.first.next
+	}
+	if p.first == nil {
+		p.last = nil
+	}
+	return p.first
+}
+
+func (p *partition) nextRun() *run {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.claimable()
+}
+
+func (p *partition) hasWork() bool { return p.stage.Load() == live && p.nextRun() != nil }
+
+// take claims the next item that may start, through r, the run the worker last claimed from.
+func (p *partition) take(r **run) *item {
+	for {
+		if *r == nil {
+			if *r = p.nextRun(); *r == nil {
+				return nil
+			}
+		}
+		i := (*r).cursor.Add(1) - 1
+		if i >= int64((*r).len()) {
+			*r = nil
+			continue
+		}
+		it := (*r).at(int(i))
+		if (*r).taken {
+			if it.start() {
+				return it
+			}
+		} else if it = it.claim((*r).list != nil); it != nil {
+			return it
+		}
+	}
+}
+
+// claim is what a worker does that comes upon an item: in a lane whose record before has not ended it leaves it to whoever ends that.
+// It returns the item to run, if any: that one, or the next of its lane if it was called off.
+func (it *item) claim(due bool) *item {
+	if it.apart && !due {
+		return nil
+	}
+	if it.keyed && it.gate.Add(1) < 2 {
+		return nil
+	}
+	if it.start() {
+		return it
+	}
+	return it.leave()
+}
+
+// load is what a partition's records take, for the back-pressure.
+type load struct {
+	pending, held int
+	span          int64 // offsets between watermark and read position
+	bytes         int64
+}
+
+// load drops what has ended and counts the rest. p.mu is held.
+func (p *partition) load() load {
+	low, _ := p.window.Advance()
+	l := load{held: p.heap.held, span: p.window.Next() - low, bytes: p.heldBytes}
+	kept := p.open[:0]
+	for _, r := range p.open {
+		n, b := r.pending()
+		if n == 0 {
+			continue
+		}
+		kept = append(kept, r)
+		l.pending += n
+		l.bytes += b
+	}
+	clear(p.open[len(kept):])
+	p.open = kept
+	return l
+}
+
+// pending returns how many items are neither resolved nor in the heap, and the memory they take: the whole batch's, as long as one
+// of them refers to it. p.mu is held.
+func (r *run) pending() (n int, bytes int64) {
+	whole := false
+	for i := r.low; i < r.len(); i++ {
+		it := r.at(i)
+		if it.in != r || it.slot.State() == watermark.Done {
+			if i == r.low {
+				r.low++
+			}
+			continue
+		}
+		n++
+		whole = whole || !it.copied
+		bytes += int64(it.size) + itemBytes
+	}
+	if whole {
+		return n, r.bytes
+	}
+	return n, bytes
+}
+
+// itemBytes is what the library keeps beside a record: its message, item, slot, and kgo's Record (I10).
+const itemBytes = 400
+
+// recordBytes is the room of a record's key, value and headers.
+func recordBytes(r *kgo.Record) int64 {
+	n := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Key) + len(r.Headers[i].Value) + 40
+	}
+	return int64(n)
+}
+
+// cloneRecord copies a record out of the batch it was fetched in, which it would keep in memory.
+func cloneRecord(r *kgo.Record) *kgo.Record {
+	c := *r
+	n := len(r.Key) + len(r.Value)
+	for i := range r.Headers {
+		n += len(r.Headers[i].Value)
+	}
+	buf := make([]byte, 0, n)
+	keep := func(b []byte) []byte {
+		if b == nil {
+			return nil
+		}
+		at := len(buf)
+		buf = append(buf, b...)
+		return buf[at:len(buf):len(buf)]
+	}
+	c.Key, c.Value = keep(r.Key), keep(r.Value)
+	if r.Headers != nil {
+		c.Headers = make([]kgo.RecordHeader, len(r.Headers))
+		for i, h := range r.Headers {
+			c.Headers[i] = kgo.RecordHeader{Key: h.Key, Value: keep(h.Value)}
+		}
+	}
+	return &c
+}
+
+const maxDue = math.MaxInt64

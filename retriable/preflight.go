@@ -1,0 +1,278 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// answerWithin is how long a start waits for any answer of the brokers.
+const answerWithin = 30 * time.Second
+
+// preflight is what Run checks before it joins: with a client of its own, so that a member that cannot work never enters the group.
+func (c *Consumer) preflight(ctx context.Context) error {
+	opts := append(c.set.connection(), kgo.MetadataMinAge(50*time.Millisecond))
+	cl, err := kgo.NewClient(opts...)
+	if err != nil {
+		return fmt.Errorf("retriable: making the client: %w", err)
+	}
+	defer cl.Close()
+	timed, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	adm := kadm.NewClient(cl)
+	found, err := c.firstAnswer(timed, adm)
+	if err != nil {
+		return &BrokerError{Brokers: c.set.client.seeds, Err: err}
+	}
+	f := &flight{c: c, adm: adm, cl: cl, found: found}
+	f.topics(ctx)
+	f.group(ctx)
+	return errors.Join(f.errs...)
+}
+
+// firstAnswer asks for the topics until somebody answers. Wrong credentials are an answer.
+func (c *Consumer) firstAnswer(ctx context.Context, adm *kadm.Client) (kadm.TopicDetails, error) {
+	for {
+		found, err := adm.ListTopics(ctx, c.topicNames()...)
+		if err == nil || ctx.Err() != nil || errors.Is(err, kerr.SaslAuthenticationFailed) ||
+			errors.Is(err, kerr.IllegalSaslState) || errors.Is(err, kerr.UnsupportedSaslMechanism) {
+			return found, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+// flight is one preflight: what it found and what is wrong.
+type flight struct {
+	c     *Consumer
+	adm   *kadm.Client
+	cl    *kgo.Client
+	found kadm.TopicDetails
+	errs  []error
+}
+
+func (f *flight) bad(topic string, err error) {
+	f.errs = append(f.errs, &TopicError{Topic: topic, Err: err})
+}
+
+var errMissing = errors.New("the topic does not exist")
+
+func (f *flight) topics(ctx context.Context) {
+	var missing []string
+	for _, t := range f.c.set.topics {
+		for _, name := range []string{t.retry, t.dead} {
+			if name != "" && f.missing(name) {
+				missing = append(missing, name)
+			}
+		}
+		if t.re == nil && f.missing(t.name) {
+			f.bad(t.name, fmt.Errorf("%w: create it, for it is consumed (%w)", errMissing, kerr.UnknownTopicOrPartition))
+		}
+	}
+	switch {
+	case len(missing) > 0 && f.c.set.create == nil:
+		for _, name := range missing {
+			f.bad(name, fmt.Errorf("%w: create it, or have it created with CreateTopics (%w)", errMissing, kerr.UnknownTopicOrPartition))
+		}
+	case len(missing) > 0:
+		f.create(ctx)
+	}
+	for _, t := range f.found.Sorted() {
+		if t.Err != nil && !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
+			f.bad(t.Topic, t.Err)
+		}
+	}
+	if len(f.errs) == 0 {
+		f.writable(ctx)
+		f.fits(ctx)
+	}
+}
+
+func (f *flight) missing(name string) bool {
+	t, ok := f.found[name]
+	return !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition)
+}
+
+// create makes the retry and dead-letter topics that are missing.
+func (f *flight) create(ctx context.Context) {
+	limits := f.configs(ctx)
+	made := map[string]bool{}
+	for _, t := range f.c.set.topics {
+		large := max(limits.number(t.name, maxMessageBytes, defaultMessageBytes), defaultMessageBytes) + headerRoom
+		configs := map[string]*string{maxMessageBytes: kadm.StringPtr(strconv.FormatInt(large, 10))}
+		if t.retry != "" && f.missing(t.retry) && !made[t.retry] {
+			made[t.retry] = true
+			configs[retentionMillis] = kadm.StringPtr(strconv.FormatInt((t.maxDelay + 7*24*time.Hour).Milliseconds(), 10))
+			f.createOne(ctx, t.retry, configs)
+		}
+		if t.dead != "" && f.missing(t.dead) && !made[t.dead] {
+			made[t.dead] = true
+			configs[retentionMillis] = kadm.StringPtr("-1")
+			f.createOne(ctx, t.dead, configs)
+		}
+	}
+}
+
+func (f *flight) createOne(ctx context.Context, name string, configs map[string]*string) {
+	n := f.c.set.create
+	r, err := f.adm.CreateTopic(ctx, n.partitions, n.replicas, configs, name)
+	if err == nil {
+		err = r.Err
+	}
+	switch {
+	case errors.Is(err, kerr.TopicAlreadyExists): // another member was quicker
+	case err != nil:
+		f.bad(name, fmt.Errorf("creating it with %d partitions: %w", n.partitions, err))
+	default:
+		f.c.log.Info("retriable: created a topic", "topic", name, "partitions", n.partitions)
+	}
+}
+
+// writable asks whether the retry and dead-letter topics may be written, before the first failure needs to.
+func (f *flight) writable(ctx context.Context) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.IncludeTopicAuthorizedOperations = true
+	for _, t := range f.c.set.topics {
+		for _, name := range []string{t.retry, t.dead} {
+			if name != "" {
+				rt := kmsg.NewMetadataRequestTopic()
+				rt.Topic = kmsg.StringPtr(name)
+				req.Topics = append(req.Topics, rt)
+			}
+		}
+	}
+	if len(req.Topics) == 0 {
+		return
+	}
+	resp, err := req.RequestWith(ctx, f.cl)
+	if err != nil {
+		return // the topics were there a moment ago: Run will tell
+	}
+	const write = 1 << 4 // ACL operation WRITE
+	for _, t := range resp.Topics {
+		if ops := t.AuthorizedOperations; t.Topic != nil && ops != -2147483648 && ops != 0 && ops&write == 0 {
+			f.bad(*t.Topic, fmt.Errorf("it may not be written: allow WRITE on it (%w)", kerr.TopicAuthorizationFailed))
+		}
+	}
+}
+
+// The topic configurations that matter here.
+const (
+	maxMessageBytes     = "max.message.bytes"
+	retentionMillis     = "retention.ms"
+	defaultMessageBytes = 1048588
+	headerRoom          = 16 << 10 // what our headers add to a record at most, with some to spare
+)
+
+// topicConfigs is the configurations by topic, as far as they may be read.
+type topicConfigs map[string]map[string]string
+
+func (t topicConfigs) number(topic, key string, otherwise int64) int64 {
+	if n, err := strconv.ParseInt(t[topic][key], 10, 64); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+func (f *flight) configs(ctx context.Context) topicConfigs {
+	all := topicConfigs{}
+	rs, err := f.adm.DescribeTopicConfigs(ctx, f.c.topicNames()...)
+	if err != nil {
+		return all
+	}
+	for _, r := range rs {
+		m := map[string]string{}
+		for _, c := range r.Configs {
+			m[c.Key] = c.MaybeValue()
+		}
+		all[r.Name] = m
+	}
+	return all
+}
+
+// fits warns of retry and dead-letter topics that cannot hold what they must, and remembers how large their records may be.
+func (f *flight) fits(ctx context.Context) {
+	configs := f.configs(ctx)
+	sizes := map[string]int64{}
+	for _, t := range f.c.set.topics {
+		base := configs.number(t.name, maxMessageBytes, 0)
+		for _, name := range []string{t.retry, t.dead} {
+			if name == "" {
+				continue
+			}
+			sizes[name] = configs.number(name, maxMessageBytes, defaultMessageBytes)
+			if sizes[name] < base {
+				f.c.log.Warn("retriable: a topic takes smaller records than its base topic; what is too large for it stays pending",
+					"topic", name, maxMessageBytes, sizes[name], "base", t.name, "base "+maxMessageBytes, base)
+			}
+		}
+		kept := configs.number(t.retry, retentionMillis, -1)
+		if t.retry != "" && kept >= 0 && kept < t.maxDelay.Milliseconds() {
+			f.c.log.Warn("retriable: a retry topic forgets records before the longest wait is over; raise its retention or lower MaxDelay",
+				"topic", t.retry, retentionMillis, kept, "MaxDelay", t.maxDelay)
+		}
+	}
+	f.c.sizes = sizes
+}
+
+// group refuses a name that something other than a consumer group uses.
+func (f *flight) group(ctx context.Context) {
+	gs, err := f.adm.DescribeGroups(ctx, f.c.set.group)
+	if err != nil {
+		return
+	}
+	g, ok := gs[f.c.set.group]
+	if ok && errors.Is(g.Err, kerr.GroupAuthorizationFailed) {
+		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: g.Err})
+	}
+	if ok && g.Err == nil && g.ProtocolType != "" && g.ProtocolType != "consumer" {
+		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: fmt.Errorf("it is a group of protocol type %q, not of consumers", g.ProtocolType)})
+	}
+}
+
+// resolveOffset turns a place to start into an offset.
+func resolveOffset(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (int64, error) {
+	at, relative := o.EpochOffset().Offset, relativeOf(o)
+	var listed kadm.ListedOffsets
+	var err error
+	starts, err := adm.ListStartOffsets(ctx, name.topic)
+	if err != nil && len(starts) == 0 {
+		return 0, err
+	}
+	ends, err := adm.ListEndOffsets(ctx, name.topic)
+	if err != nil && len(ends) == 0 {
+		return 0, err
+	}
+	low, okLow := starts.Lookup(name.topic, name.partition)
+	high, okHigh := ends.Lookup(name.topic, name.partition)
+	if !okLow || !okHigh {
+		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, kerr.UnknownTopicOrPartition)
+	}
+	if err := errors.Join(low.Err, high.Err); err != nil {
+		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, err)
+	}
+	switch {
+	case isAfterMilli(o):
+		if listed, err = adm.ListOffsetsAfterMilli(ctx, at, name.topic); err != nil && len(listed) == 0 {
+			return 0, err
+		}
+		l, _ := listed.Lookup(name.topic, name.partition)
+		at = l.Offset
+	case at == -2:
+		at = low.Offset
+	case at == -1:
+		at = high.Offset
+	}
+	return min(max(at+relative, low.Offset), high.Offset), nil
+}

@@ -1,0 +1,318 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// The hooks below run one after another on kgo's goroutines, also with empty maps. Within an assignment: onAssigned, onFetched,
+// onOffsets, then records, then onRevoked or onLost.
+
+// groupErrors keeps why the group cannot be joined, for Health.
+type groupErrors struct{ c *Consumer }
+
+// OnGroupManageError implements kgo.HookGroupManageError.
+func (g groupErrors) OnGroupManageError(err error) {
+	g.c.failMu.Lock()
+	g.c.group = err
+	g.c.failMu.Unlock()
+	g.c.joined.Store(false)
+	g.c.log.Warn("retriable: the group session ended; joining again", "group", g.c.set.group, "error", err)
+}
+
+func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
+	cl.ResumeFetchPartitions(added) // a pause outlives an assignment in kgo
+	if len(added) == 0 {
+		c.markJoined()
+	}
+}
+
+func (c *Consumer) markJoined() {
+	c.failMu.Lock()
+	c.group = nil
+	c.failMu.Unlock()
+	if !c.joined.Swap(true) {
+		select {
+		case <-c.ready:
+		default:
+			close(c.ready)
+		}
+	}
+}
+
+// fetchedOffset is a commit as the group has it.
+type fetchedOffset struct {
+	offset int64 // -1: none
+	epoch  int32
+}
+
+// onFetched keeps the commits, with which onOffsets makes the partitions.
+func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+	c.fetched = map[topicPartition]fetchedOffset{}
+	for _, g := range resp.Groups {
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOffset{p.Offset, p.LeaderEpoch}
+			}
+		}
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOffset{p.Offset, p.LeaderEpoch}
+		}
+	}
+	return nil
+}
+
+// onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the
+// place is resolved and committed now, so that a restart begins there too.
+func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	starts, err := c.resolveStarts(ctx, offsets)
+	if err != nil {
+		return nil, err
+	}
+	var made, resolved []*partition
+	for name, s := range starts {
+		t, retry := c.route(name.topic)
+		if t == nil {
+			continue
+		}
+		p := newPartition(c, name, t, retry, s.at)
+		p.end = s.end
+		if s.committed {
+			p.committed = s.at.Offset
+		} else {
+			resolved = append(resolved, p)
+		}
+		made = append(made, p)
+		offsets[name.topic][name.partition] = kgo.NewOffset().At(s.at.Offset).WithEpoch(s.at.Epoch)
+	}
+	c.setParts(func(parts map[topicPartition]*partition) {
+		for _, p := range made {
+			parts[p.topicPartition] = p
+		}
+	})
+	for _, p := range made {
+		c.pool.add(p)
+		a := Assigned{Topic: p.topic, Partition: p.partition, Offset: starts[p.topicPartition].at.Offset}
+		call(c, c.hook.assigned, func(h HookAssigned) { h.OnAssigned(a) })
+	}
+	if len(resolved) > 0 {
+		if err := c.commitNow(ctx, resolved, false); err != nil {
+			c.log.Debug("retriable: where to start is not committed yet; it will be with the next commit", "error", err)
+		}
+	}
+	c.markJoined()
+	return offsets, nil
+}
+
+// start is where a partition is read from.
+type start struct {
+	at        kgo.EpochOffset
+	end       int64
+	committed bool
+}
+
+// resolveStarts looks up the log's ends, and for partitions without a valid commit where their topic wants them to start.
+func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[topicPartition]start, error) {
+	topics := make([]string, 0, len(offsets))
+	for t := range offsets {
+		topics = append(topics, t)
+	}
+	adm := kadm.NewClient(c.cl)
+	ends, err := adm.ListEndOffsets(ctx, topics...)
+	if err != nil && len(ends) == 0 {
+		return nil, err
+	}
+	starts := map[topicPartition]start{}
+	for t, parts := range offsets {
+		for p := range parts {
+			name := topicPartition{t, p}
+			end := int64(-1)
+			if e, ok := ends.Lookup(t, p); ok && e.Err == nil {
+				end = e.Offset
+			}
+			s := start{end: end}
+			f, ok := c.fetched[name]
+			switch s.committed = ok && f.offset >= 0; {
+			case s.committed && end >= 0 && f.offset > end:
+				c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
+					"topic", t, "partition", p, "committed", f.offset, "end", end)
+				s.committed = false
+				s.at, err = c.resolveStart(ctx, adm, name, kgo.NewOffset().AtStart())
+			case s.committed:
+				s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
+			default:
+				s.at, err = c.resolveStart(ctx, adm, name, c.startAt(t))
+			}
+			if err != nil {
+				return nil, err
+			}
+			starts[name] = s
+		}
+	}
+	return starts, nil
+}
+
+// startAt is where a partition without a commit starts; a retry topic at its start, for all in it is to be handled.
+func (c *Consumer) startAt(name string) kgo.Offset {
+	if t, retry := c.route(name); t != nil && !retry {
+		return t.startAt
+	}
+	return kgo.NewOffset().AtStart()
+}
+
+func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (kgo.EpochOffset, error) {
+	at, err := resolveOffset(ctx, adm, name, o)
+	return kgo.EpochOffset{Offset: at, Epoch: -1}, err
+}
+
+func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	c.giveUp(c.owned(m), ErrRevoked, c.set.drainInRevoke(), false)
+}
+
+func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	c.giveUp(c.owned(m), ErrRevoked, 0, true)
+}
+
+func (c *Consumer) owned(m map[string][]int32) (parts []*partition) {
+	for t, ps := range m {
+		for _, n := range ps {
+			if p := c.partition(topicPartition{t, n}); p != nil {
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
+}
+
+// outcome is what giving partitions up left behind.
+type outcome struct {
+	abandoned []Position
+	running   int
+	err       error // of the last commit
+}
+
+// giveUp ends partitions: their dispatch at once, then, in time, what runs, then everything (I3). What a stop is already giving up is
+// waited for.
+func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration, lost bool) (out outcome) {
+	began := time.Now()
+	var mine []*partition
+	c.gate.shut(func() {
+		for _, p := range parts {
+			if p.stage.CompareAndSwap(live, draining) {
+				mine = append(mine, p)
+			}
+		}
+	})
+	for _, p := range mine {
+		c.pool.remove(p)
+	}
+	c.resume(mine) // I: a pause would outlive the assignment
+	if !lost {
+		drain(mine, timeout)
+	}
+	for _, p := range mine {
+		p.stage.Store(cancelled)
+		p.cancel(cause)
+	}
+	if !lost {
+		drain(mine, c.set.lastMoment())
+	}
+	counts := make([]Drained, len(mine))
+	for i, p := range mine {
+		counts[i] = p.fence(&out)
+	}
+	if !lost && len(mine) > 0 {
+		out.err = c.lastCommit(mine, timeout-time.Since(began))
+	}
+	c.setParts(func(m map[topicPartition]*partition) {
+		for _, p := range mine {
+			if m[p.topicPartition] == p {
+				delete(m, p.topicPartition)
+			}
+		}
+	})
+	for i, p := range mine {
+		close(p.gone)
+		d := counts[i]
+		d.Lost, d.Took = lost, time.Since(began)
+		call(c, c.hook.drained, func(h HookDrained) { h.OnDrained(d) })
+	}
+	for _, p := range parts {
+		<-p.gone
+	}
+	return out
+}
+
+// drain waits until nothing of the partitions runs or is being written, or the time is over.
+func drain(parts []*partition, timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for _, p := range parts {
+		for !p.idle() {
+			select {
+			case <-p.stir:
+			case <-timer.C:
+				return
+			}
+		}
+	}
+}
+
+// idle reports whether neither a handler nor a write of p is under way.
+func (p *partition) idle() bool {
+	if p.c.pool.attached(p) > 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.producing) == 0
+}
+
+// fence ends the partition for good. What is still unresolved and was begun is abandoned.
+func (p *partition) fence(out *outcome) Drained {
+	out.running += p.c.pool.attached(p)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stage.Store(fenced)
+	p.endAll()
+	p.window.Advance()
+	d := Drained{Topic: p.topic, Partition: p.partition}
+	p.window.Each(func(s *watermark.Slot) {
+		switch s.State() {
+		case watermark.Done:
+		case watermark.Running, watermark.Producing:
+			d.Abandoned++
+			out.abandoned = append(out.abandoned, Position{p.topic, p.partition, s.Offset()})
+		default:
+			d.Dropped++
+		}
+	})
+	clear(p.producing)
+	p.forget()
+	p.first, p.last, p.open, p.heap, p.lanes = nil, nil, nil, dueHeap{}, lanes{}
+	p.nextDue.Store(maxDue)
+	if d.Abandoned > 0 {
+		p.c.log.Warn("retriable: records are abandoned at the end of the drain; they are delivered again",
+			"topic", p.topic, "partition", p.partition, "records", d.Abandoned, "first", out.abandoned[len(out.abandoned)-d.Abandoned].Offset)
+	}
+	return d
+}
+
+// shutdown gives up everything at a stop. Heartbeats go on until it is done.
+func (c *Consumer) shutdown() error {
+	out := c.giveUp(c.partitions(), ErrShutdown, c.set.drainTimeout, false)
+	var err error
+	if len(out.abandoned) > 0 {
+		err = &AbandonedError{Records: out.abandoned, Running: out.running}
+	}
+	return errors.Join(err, out.err)
+}

@@ -1,0 +1,174 @@
+package retriable
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// Stats is a snapshot of a Consumer. Its counters are since New.
+type Stats struct {
+	Workers, Running int   // handlers that may run, and that do
+	PendingBytes     int64 // memory of what is pending and held, as of the last look at it
+
+	Handled      uint64 // attempts that succeeded
+	Failed       uint64 // attempts that failed
+	Retried      uint64 // copies acked by a retry topic
+	DeadLettered uint64 // records acked by a dead-letter topic
+	Dropped      uint64 // records that ended without success and are kept nowhere
+
+	Filtered        uint64 // rejected by a Filter
+	Skipped         uint64 // not delivered again thanks to the committed map
+	Rewritten       uint64 // held records written again to the tail of their retry topic
+	ProduceFailures uint64 // refused writes to retry and dead-letter topics
+
+	Partitions []PartitionStats // what is assigned, by topic and partition
+}
+
+// PartitionStats is a snapshot of one assigned partition.
+type PartitionStats struct {
+	Topic     string
+	Partition int32
+
+	Committed int64 // the last accepted commit; -1 for none
+	Watermark int64 // everything below it is resolved
+	End       int64 // the log's end, as last seen
+	Lag       int64 // from Committed (without one: from Watermark) to End
+
+	Pending int // read, not resolved and not held
+	Running int // of these, with a handler
+	Held    int // waiting in memory until they are due
+
+	MapFill float64   // share used of what one commit's metadata can hold
+	Paused  bool      // it is not fetched
+	NextDue time.Time // of what is held; zero if nothing is
+	Oldest  Oldest    // the record at the watermark
+}
+
+// Oldest is the record at a watermark: the one that holds the committed offset.
+type Oldest struct {
+	Offset  int64
+	Attempt int
+	Since   time.Time // since when it is pending; zero if there is none
+	Reason  Reason    // why it is
+}
+
+// Reason says why a record is still pending.
+type Reason string
+
+// The reasons.
+const (
+	ReasonQueued    Reason = "queued"    // waits for a worker, or for the record before it in its lane
+	ReasonRunning   Reason = "running"   // its handler has not returned
+	ReasonHeld      Reason = "held"      // not yet due
+	ReasonProducing Reason = "producing" // its copy is not yet acked
+	ReasonJoining   Reason = "joining"   // a chunk of a message that is not complete
+	ReasonPostponed Reason = "postponed" // its handler asked for it later
+)
+
+var reasons = [...]Reason{
+	watermark.Queued: ReasonQueued, watermark.Copying: ReasonQueued, watermark.Running: ReasonRunning, watermark.Held: ReasonHeld,
+	watermark.Postponed: ReasonPostponed, watermark.Producing: ReasonProducing, watermark.Joining: ReasonJoining, watermark.Done: "",
+}
+
+// counts is one worker's share of the counters.
+type counts struct {
+	handled, failed, filtered, postponed atomic.Uint64
+	_                                    [32]byte // a cache line of its own
+}
+
+func (n *counts) ended() uint64 {
+	return n.handled.Load() + n.failed.Load() + n.filtered.Load() + n.postponed.Load()
+}
+
+func (c *Consumer) counts(w *worker) *counts { return &c.count[w.id%len(c.count)] }
+
+// totals is what is counted seldom enough to be shared.
+type totals struct {
+	retried, deadLettered, dropped, produceFailures, foreign, badHeaders atomic.Uint64
+}
+
+// Stats returns a snapshot. It costs time in proportion to what is pending.
+func (c *Consumer) Stats() Stats {
+	s := Stats{
+		Workers:      c.set.concurrency,
+		Retried:      c.total.retried.Load(),
+		DeadLettered: c.total.deadLettered.Load(),
+		Dropped:      c.total.dropped.Load(),
+
+		ProduceFailures: c.total.produceFailures.Load(),
+	}
+	for i := range c.count {
+		n := &c.count[i]
+		s.Handled += n.handled.Load()
+		s.Failed += n.failed.Load()
+		s.Filtered += n.filtered.Load()
+	}
+	for _, p := range c.partitions() {
+		ps := p.stats()
+		s.Running += ps.Running
+		s.PendingBytes += p.look().bytes
+		s.Partitions = append(s.Partitions, ps)
+	}
+	slices.SortFunc(s.Partitions, func(a, b PartitionStats) int {
+		return cmp.Or(cmp.Compare(a.Topic, b.Topic), cmp.Compare(a.Partition, b.Partition))
+	})
+	return s
+}
+
+func (p *partition) stats() PartitionStats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	low, _ := p.window.Advance()
+	by := p.window.Count()
+	held := by[watermark.Held] + by[watermark.Postponed]
+	s := PartitionStats{
+		Topic: p.topic, Partition: p.partition,
+		Committed: p.committed, Watermark: low, End: max(p.end, p.window.Next()),
+		Pending: by[watermark.Queued] + by[watermark.Copying] + by[watermark.Running] + by[watermark.Producing] + by[watermark.Joining],
+		Running: by[watermark.Running],
+		Held:    held,
+		Paused:  p.paused.Load(),
+	}
+	s.Lag = s.End - s.Watermark
+	if s.Committed >= 0 {
+		s.Lag = s.End - s.Committed
+	}
+	if held > 0 {
+		s.NextDue = p.heap.nextHeld()
+	}
+	s.Oldest, _ = p.oldest()
+	return s
+}
+
+// nextHeld returns when the first record, not write, is due.
+func (h *dueHeap) nextHeld() time.Time {
+	first := int64(maxDue)
+	for i := range h.es {
+		if h.es[i].it != nil {
+			first = min(first, h.es[i].due)
+		}
+	}
+	if first == maxDue {
+		return time.Time{}
+	}
+	return time.UnixMilli(first)
+}
+
+// oldest names the record at the watermark, as of the last Advance. p.mu is held.
+func (p *partition) oldest() (o Oldest, ok bool) {
+	seg, i, ok := p.window.Oldest()
+	if !ok {
+		return o, false
+	}
+	slot := &seg.Slots[i]
+	return Oldest{
+		Offset:  slot.Offset(),
+		Attempt: int(seg.Owner.items[i].attempt.Load()),
+		Since:   seg.Owner.read,
+		Reason:  reasons[slot.State()],
+	}, true
+}

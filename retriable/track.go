@@ -1,0 +1,254 @@
+package retriable
+
+import (
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
+)
+
+// intake is what one poll brought of one partition, on its way to the lanes. Only the poller makes one, so that records are tracked in
+// poll order before anyone else sees them.
+type intake struct {
+	p       *partition
+	now     time.Time
+	run     *run
+	hashes  []uint64 // of the items that have a lane, 0 for the others
+	held    []entry
+	hooked  []Held
+	foreign int
+	bad     int
+}
+
+// accept tracks the records of a poll and gives them to the workers or the heap. It returns what was new.
+func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (ins []*intake) {
+	p.mu.Lock()
+	p.end = max(p.end, end)
+	if len(recs) > 0 {
+		p.blocked = nil
+	}
+	recs = p.fresh(recs)
+	p.mu.Unlock()
+	for rest := recs; len(rest) > 0; {
+		n := 1
+		for n < len(rest) && rest[n].LeaderEpoch == rest[0].LeaderEpoch {
+			n++
+		}
+		ins = append(ins, p.acceptBatch(rest[:n], now))
+		rest = rest[n:]
+	}
+	return ins
+}
+
+// fresh drops what is tracked already: offsets can go backwards under a live assignment. A record with a newer leader epoch is another
+// record at an offset of old: the log was cut there, and what was tracked above goes with it. p.mu is held.
+func (p *partition) fresh(recs []*kgo.Record) []*kgo.Record {
+	for i, r := range recs {
+		next, epoch := p.window.Next(), p.window.Epoch()
+		switch {
+		case r.Offset >= next:
+			return recs[i:]
+		case r.LeaderEpoch > epoch && epoch >= 0:
+			p.cut(r.Offset)
+			return recs[i:]
+		}
+	}
+	return nil
+}
+
+// cut forgets everything tracked from offset on. If even the watermark is above it everything starts anew there, as in a new
+// assignment (I2). p.mu is held.
+func (p *partition) cut(offset int64) {
+	p.c.log.Warn("retriable: the log was cut; what was read above is forgotten and read again",
+		"topic", p.topic, "partition", p.partition, "offset", offset, "read", p.window.Next())
+	if !p.window.Truncate(offset) {
+		p.window = watermark.New[*batch](offset, -1)
+		p.committed = -1
+	}
+	// Of the forgotten only the dispatch is stopped: what runs ends, and nobody listens.
+	keep := func(it *item) bool { return it.slot.Offset() < offset }
+	for r := p.first; r != nil; r = r.next {
+		for i := range r.len() {
+			if it := r.at(i); !keep(it) {
+				it.slot.Move(watermark.Queued, watermark.Done)
+			}
+		}
+	}
+	old := p.heap
+	p.heap, p.heldBytes = dueHeap{}, 0
+	for _, e := range old.es {
+		if e.it != nil && !keep(e.it) {
+			e.it.slot.Done()
+			continue
+		}
+		p.heap.push(e)
+		if e.it != nil {
+			p.heldBytes += int64(e.it.size) + itemBytes
+		}
+	}
+	p.nextDue.Store(p.heap.top())
+}
+
+// acceptBatch tracks records of one leader epoch.
+func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
+	in := &intake{p: p, now: now}
+	b := &batch{read: now, items: make([]item, len(recs))}
+	seg := watermark.NewSegment(b, len(recs), recs[0].LeaderEpoch)
+	in.run = &run{base: b.items}
+	msgs := make([]Message, len(recs))
+	if p.t.order == ByKey {
+		in.hashes = make([]uint64, len(recs))
+	}
+	for i, r := range recs {
+		it := &b.items[i]
+		it.slot = seg.Fill(i, r.Offset)
+		it.in = in.run
+		it.msg = &msgs[i]
+		it.msg.Record = r
+		it.msg.Source = Position{p.topic, p.partition, r.Offset}
+		it.msg.Attempt = 1
+		size := recordBytes(r)
+		in.run.bytes += size + itemBytes
+		it.size = int32(min(size, 1<<31-1))
+		if p.retry {
+			in.readRetry(it, r)
+		} else if len(r.Headers) > 0 {
+			in.clean(it, r)
+		}
+		it.attempt.Store(int32(it.msg.Attempt))
+		if in.hashes != nil && r.Key != nil {
+			it.keyed = true
+			if !it.apart {
+				in.hashes[i] = laneHash(r.Key)
+			}
+		}
+	}
+	in.publish(seg)
+	return in
+}
+
+// clean hides the library's headers on a base record: whoever may write there could have put them there (I12).
+func (in *intake) clean(it *item, r *kgo.Record) {
+	user := wire.User(r.Headers)
+	if len(user) == len(r.Headers) {
+		return
+	}
+	c := *r
+	c.Headers = user
+	it.msg.Record = &c
+}
+
+// readRetry makes the message of a retry record: the record as first produced, its attempt, and whether it is due.
+func (in *intake) readRetry(it *item, r *kgo.Record) {
+	p := in.p
+	h := wire.ParseRetry(r.Headers)
+	in.bad += h.Bad
+	if h.Group != "" && h.Group != p.c.set.group {
+		in.foreign++ // another group's: done at once
+		it.apart, it.in = true, nil
+		it.slot.Done()
+		return
+	}
+	m := it.msg
+	orig := *r
+	orig.Headers = wire.User(r.Headers)
+	orig.Topic, orig.Partition, orig.Offset = p.originTopic(), -1, -1
+	if h.Known() && p.t.covers(h.Topic) {
+		orig.Topic, orig.Partition, orig.Offset = h.Topic, h.Partition, h.Offset
+	}
+	if !h.Time.IsZero() {
+		orig.Timestamp = h.Time
+	}
+	m.Record = &orig
+	m.Attempt = min(max(h.Attempt, 1), p.t.maxAttempts) // I8, I12
+	m.LastError = h.Error
+	if h.FirstFailure > 0 {
+		m.FirstFailure = time.UnixMilli(h.FirstFailure)
+	} else if m.Attempt > 1 {
+		m.FirstFailure = in.now // unknown: it starts anew here
+	}
+	limit := in.now.Add(p.t.maxDelay).UnixMilli()
+	if due := min(h.Due, limit); due > in.now.UnixMilli() {
+		in.hold(it, due)
+	}
+}
+
+// originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.
+func (p *partition) originTopic() string {
+	if p.t.re != nil {
+		return p.topic
+	}
+	return p.t.name
+}
+
+// covers reports whether a record of t's retry topic may come from the named base topic.
+func (t *topic) covers(name string) bool {
+	if t.re != nil {
+		return t.re.MatchString(name)
+	}
+	return t.name == name
+}
+
+// hold puts a record in the heap, copied out of its batch.
+func (in *intake) hold(it *item, due int64) {
+	m := *it.msg
+	m.Record = cloneRecord(m.Record)
+	it.msg, it.copied, it.apart, it.in = &m, true, true, nil
+	it.slot.Set(watermark.Held)
+	in.held = append(in.held, entry{due: due, offset: it.slot.Offset(), it: it})
+	if len(in.p.c.hook.held) > 0 {
+		in.hooked = append(in.hooked, Held{Source: m.Source, Attempt: m.Attempt, Due: time.UnixMilli(due)})
+	}
+}
+
+// publish makes the batch visible: to the window first, then to the workers.
+func (in *intake) publish(seg *watermark.Segment[*batch]) {
+	p := in.p
+	p.mu.Lock()
+	p.window.Begin(seg)
+	for i, hash := range in.hashes {
+		if hash != 0 {
+			p.lanes.join(hash, &in.run.base[i])
+		}
+	}
+	for _, e := range in.held {
+		p.heap.push(e)
+		p.heldBytes += int64(e.it.size) + itemBytes
+	}
+	if len(in.held) > 0 {
+		p.nextDue.Store(p.heap.top())
+	}
+	next := p.heap.top()
+	work := len(in.held)+in.foreign < len(in.run.base)
+	if work {
+		p.push(in.run)
+	}
+	p.mu.Unlock()
+	if len(in.held) > 0 {
+		p.c.waker.wake(next)
+	}
+	if work {
+		p.c.pool.wake(p)
+	}
+}
+
+// report tells what was odd about the batch.
+func (in *intake) report() {
+	c := in.p.c
+	for _, e := range in.hooked {
+		c.heldHook(e)
+	}
+	if in.foreign > 0 {
+		c.total.foreign.Add(uint64(in.foreign))
+		c.log.Debug("retriable: records meant for other groups are passed over", "topic", in.p.topic, "partition", in.p.partition, "records", in.foreign)
+	}
+	if in.bad > 0 {
+		c.total.badHeaders.Add(uint64(in.bad))
+		c.sometimes(&c.badLogged, func() {
+			c.log.Warn("retriable: malformed retry headers are ignored; only members of the group should write to a retry topic",
+				"topic", in.p.topic, "partition", in.p.partition, "headers", in.bad)
+		})
+	}
+}

@@ -1,0 +1,300 @@
+package retriable
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"regexp"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
+)
+
+// topic is a base topic, or a pattern of them, with its retry topic: what the options say once they are checked and merged.
+type topic struct {
+	name        string
+	re          *regexp.Regexp // nil unless a pattern
+	handler     Handler
+	retry, dead string // "" where there is none
+	maxAttempts int
+	backoff     BackoffFunc
+	maxDelay    time.Duration
+	maxElapsed  time.Duration // 0: none
+	order       Order
+	timeout     time.Duration // 0: none
+	filter      func(*kgo.Record) bool
+	startAt     kgo.Offset
+}
+
+// settings is what New makes of the options.
+type settings struct {
+	*config
+	topics []*topic
+	client *clientFacts
+}
+
+// checker collects what is wrong with the options.
+type checker struct{ errs []error }
+
+func (c *checker) bad(format string, args ...any) {
+	c.errs = append(c.errs, fmt.Errorf("%w: "+format, append([]any{ErrInvalidOption}, args...)...))
+}
+
+func (c *checker) want(ok bool, format string, args ...any) {
+	if !ok {
+		c.bad(format, args...)
+	}
+}
+
+// validate checks all options together and merges the topics' with their defaults.
+func (c *config) validate() (*settings, error) {
+	var ck checker
+	s := &settings{config: c}
+	c.checkConsumer(&ck)
+	for _, tc := range c.topics {
+		s.topics = append(s.topics, c.mergeTopic(&ck, tc))
+	}
+	checkTopicNames(&ck, s.topics)
+	if c.logger == nil {
+		c.logger = slog.Default()
+	}
+	s.client = c.checkClient(&ck)
+	if s.client != nil {
+		if d := s.drainInRevoke(); d < time.Second {
+			ck.bad("DrainTimeout(%v): kgo.RebalanceTimeout(%v) leaves a revoke %v to drain, less than 1s", c.drainTimeout, s.client.rebalance, d)
+		}
+	}
+	return s, errors.Join(ck.errs...)
+}
+
+func (c *config) checkConsumer(ck *checker) {
+	ck.want(c.group != "", "New: the group is empty")
+	ck.want(len(c.topics) > 0, "New: no Topic and no TopicRegexp")
+	ck.want(c.nilOptions == 0, "New: %d options are nil", c.nilOptions)
+	ck.want(c.concurrency >= 1, "Concurrency(%d): less than 1", c.concurrency)
+	ck.want(c.maxPending >= 1, "MaxPending(%d): less than 1", c.maxPending)
+	ck.want(c.maxHeld >= 1, "MaxHeld(%d): less than 1", c.maxHeld)
+	ck.want(c.maxPendingBytes >= 1, "MaxPendingBytes(%d): less than 1", c.maxPendingBytes)
+	ck.want(c.maxWindow >= 1, "MaxWindow(%d): less than 1", c.maxWindow)
+	ck.want(c.drainTimeout > 0, "DrainTimeout(%v): not above 0", c.drainTimeout)
+	ck.want(c.commitInterval > 0, "CommitInterval(%v): not above 0", c.commitInterval)
+	ck.want(c.stuckAfter > 0, "StuckAfter(%v): not above 0", c.stuckAfter)
+	if c.create != nil {
+		ck.want(c.create.partitions >= 1, "CreateTopics(%d, %d): less than 1 partition", c.create.partitions, c.create.replicas)
+		ck.want(c.create.replicas >= 1 || c.create.replicas == -1, "CreateTopics(%d, %d): replicas neither -1 nor above 0", c.create.partitions, c.create.replicas)
+	}
+	ck.want(!slices.ContainsFunc(c.middleware, func(m Middleware) bool { return m == nil }), "Use: a middleware is nil")
+	for _, h := range c.hooks {
+		ck.want(isHook(h), "Hooks(%T): implements none of the Hook interfaces", h)
+	}
+}
+
+// mergeTopic checks one topic's options and fills in the defaults.
+func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
+	d := &c.defaults
+	t := &topic{
+		name:        tc.name,
+		retry:       tc.retry.or(d.retry, ""),
+		maxAttempts: tc.attempts.or(d.attempts, 5),
+		backoff:     tc.backoff.or(d.backoff, Exponential(time.Second, time.Minute)),
+		maxDelay:    tc.maxDelay.or(d.maxDelay, 7*24*time.Hour),
+		maxElapsed:  tc.maxElapsed.or(d.maxElapsed, 0),
+		order:       tc.order.or(d.order, ByKey),
+		timeout:     tc.timeout.or(d.timeout, 0),
+		filter:      tc.filter.or(d.filter, nil),
+		startAt:     tc.startAt.or(d.startAt, kgo.NewOffset().AtStart()),
+	}
+	c.checkTopic(ck, tc, t)
+	t.dead = c.mergeDeadLetters(ck, tc)
+	if tc.handler != nil {
+		t.handler = chain(tc.handler, c.middleware)
+	}
+	if tc.pattern {
+		re, err := regexp.Compile("^(?:" + tc.name + ")$")
+		ck.want(err == nil, "TopicRegexp(%q): %v", tc.name, err)
+		t.re = re
+	}
+	return t
+}
+
+func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
+	name := tc.label()
+	ck.want(tc.name != "", "%s: the name is empty", name)
+	ck.want(tc.handler != nil, "%s: the handler is nil", name)
+	ck.want(tc.nilOptions+c.defaults.nilOptions == 0, "%s: an option is nil", name)
+	if t.retry == "" {
+		ck.want(!tc.retry.set, "%s: RetryTopic(%q) is empty", name, t.retry)
+		ck.want(!tc.attempts.set, "%s: MaxAttempts(%d) without a RetryTopic", name, tc.attempts.v)
+		ck.want(!tc.backoff.set, "%s: Backoff without a RetryTopic", name)
+		ck.want(!tc.maxElapsed.set, "%s: MaxElapsed(%v) without a RetryTopic", name, tc.maxElapsed.v)
+	}
+	ck.want(t.maxAttempts >= 1, "%s: MaxAttempts(%d): less than 1", name, t.maxAttempts)
+	ck.want(t.backoff != nil, "%s: Backoff(nil)", name)
+	ck.want(t.maxDelay > 0, "%s: MaxDelay(%v): not above 0", name, t.maxDelay)
+	ck.want(t.maxElapsed > 0 || !tc.maxElapsed.set && !c.defaults.maxElapsed.set, "%s: MaxElapsed(%v): not above 0", name, t.maxElapsed)
+	ck.want(t.timeout > 0 || !tc.timeout.set && !c.defaults.timeout.set, "%s: HandlerTimeout(%v): not above 0", name, t.timeout)
+	ck.want(t.filter != nil || !tc.filter.set && !c.defaults.filter.set, "%s: Filter(nil)", name)
+	ck.want(t.order >= ByKey && t.order <= Unordered, "%s: Ordering(%d): no such order", name, t.order)
+}
+
+// mergeDeadLetters returns the dead-letter topic, "" for none: a topic's own choice beats the default's.
+func (c *config) mergeDeadLetters(ck *checker, tc *topicConfig) string {
+	dead, none, whose := tc.dead, tc.noDead, tc.label()
+	if !dead.set && !none.set {
+		dead, none = c.defaults.dead, c.defaults.noDead
+	}
+	switch {
+	case dead.set && none.set:
+		ck.bad("%s: both DeadLetterTopic(%q) and NoDeadLetters", whose, dead.v)
+	case !dead.set && !none.set:
+		ck.bad("%s: neither DeadLetterTopic nor NoDeadLetters", whose)
+	case dead.set && dead.v == "":
+		ck.bad("%s: DeadLetterTopic(%q) is empty", whose, dead.v)
+	}
+	return dead.v
+}
+
+// label names a topic as its option did.
+func (t *topicConfig) label() string {
+	if t.pattern {
+		return fmt.Sprintf("TopicRegexp(%q)", t.name)
+	}
+	return fmt.Sprintf("Topic(%q)", t.name)
+}
+
+// checkTopicNames refuses topics that are used for two things.
+func checkTopicNames(ck *checker, topics []*topic) {
+	base, retries := map[string]bool{}, map[string]*topic{}
+	for _, t := range topics {
+		key := fmt.Sprint(t.re != nil, t.name)
+		ck.want(!base[key], "Topic(%q): given twice", t.name)
+		base[key] = true
+	}
+	isBase := func(name string) bool { return base[fmt.Sprint(false, name)] }
+	for _, t := range topics {
+		if t.retry == "" {
+			continue
+		}
+		ck.want(!isBase(t.retry), "Topic(%q): RetryTopic(%q) is also a base topic", t.name, t.retry)
+		if first := retries[t.retry]; first != nil {
+			ck.bad("Topic(%q): RetryTopic(%q) is already that of %q; every topic needs its own", t.name, t.retry, first.name)
+		}
+		retries[t.retry] = t
+	}
+	for _, t := range topics {
+		if t.dead == "" {
+			continue
+		}
+		ck.want(!isBase(t.dead), "Topic(%q): DeadLetterTopic(%q) is also consumed", t.name, t.dead)
+		ck.want(retries[t.dead] == nil, "Topic(%q): DeadLetterTopic(%q) is also a retry topic", t.name, t.dead)
+	}
+}
+
+// clientFacts is what the library must know of the kgo client before there is one.
+type clientFacts struct {
+	rebalance  time.Duration
+	heartbeat  time.Duration
+	serverSide bool
+	seeds      []string
+	instance   bool
+}
+
+// ownedOptions are those of kgo that the library sets itself.
+var ownedOptions = []struct {
+	name string
+	opt  any
+}{
+	{"ConsumerGroup", kgo.ConsumerGroup}, {"ConsumeTopics", kgo.ConsumeTopics}, {"ConsumeRegex", kgo.ConsumeRegex},
+	{"ConsumeExcludeTopics", kgo.ConsumeExcludeTopics}, {"ConsumePartitions", kgo.ConsumePartitions},
+	{"ConsumeStartOffset", kgo.ConsumeStartOffset}, {"ConsumeResetOffset", kgo.ConsumeResetOffset},
+	{"DisableAutoCommit", kgo.DisableAutoCommit}, {"AutoCommitMarks", kgo.AutoCommitMarks},
+	{"AutoCommitInterval", kgo.AutoCommitInterval}, {"AutoCommitCallback", kgo.AutoCommitCallback}, {"GreedyAutoCommit", kgo.GreedyAutoCommit},
+	{"OnPartitionsAssigned", kgo.OnPartitionsAssigned}, {"OnPartitionsRevoked", kgo.OnPartitionsRevoked},
+	{"OnPartitionsLost", kgo.OnPartitionsLost}, {"OnPartitionsCallbackBlocked", kgo.OnPartitionsCallbackBlocked},
+	{"OnOffsetsFetched", kgo.OnOffsetsFetched}, {"AdjustFetchOffsetsFn", kgo.AdjustFetchOffsetsFn},
+	{"BlockRebalanceOnPoll", kgo.BlockRebalanceOnPoll}, {"RequiredAcks", kgo.RequiredAcks},
+	{"DisableIdempotentWrite", kgo.DisableIdempotentWrite}, {"AllowIdempotentProduceCancellation", kgo.AllowIdempotentProduceCancellation},
+	{"TransactionalID", kgo.TransactionalID}, {"RecordPartitioner", kgo.RecordPartitioner},
+	{"ManualFlushing", kgo.ManualFlushing}, {"WithPools", kgo.WithPools}, {"ShareGroup", kgo.ShareGroup}, {"KeepControlRecords", kgo.KeepControlRecords},
+	{"DefaultProduceTopic", kgo.DefaultProduceTopic}, {"DefaultProduceTopicAlways", kgo.DefaultProduceTopicAlways}, {"GroupProtocol", kgo.GroupProtocol},
+}
+
+// checkClient refuses what the library owns and reads back what it must know. The probes have no group and no topics: they
+// touch no network.
+func (c *clientConfig) checkClient(ck *checker) *clientFacts {
+	opts := c.kafka
+	if len(c.brokers) > 0 {
+		opts = append([]kgo.Opt{kgo.SeedBrokers(c.brokers...)}, opts...)
+	}
+	if slices.Contains(opts, nil) {
+		ck.bad("Kafka: an option is nil")
+		return nil
+	}
+	plain, err := kgo.NewClient()
+	if err != nil {
+		ck.bad("Kafka: %v", err)
+		return nil
+	}
+	defer plain.Close()
+	probe, err := kgo.NewClient(opts...)
+	if err != nil {
+		ck.bad("Kafka, Brokers(%q): %v", c.brokers, err)
+		return nil
+	}
+	defer probe.Close()
+	for _, o := range ownedOptions {
+		ck.want(sameOption(plain.OptValue(o.opt), probe.OptValue(o.opt)), "Kafka(kgo.%s): the library sets it itself", o.name)
+	}
+	f := &clientFacts{
+		rebalance:  probe.OptValue(kgo.RebalanceTimeout).(time.Duration), //nolint:forcetypeassert // kgo's own type
+		heartbeat:  probe.OptValue(kgo.HeartbeatInterval).(time.Duration), //nolint:forcetypeassert // kgo's own type
+		serverSide: probe.OptValue(kgo.ServerSideBalancer) == any(true),
+	}
+	f.seeds, _ = probe.OptValue(kgo.SeedBrokers).([]string)
+	f.instance = probe.OptValue(kgo.InstanceID) != any("")
+	_, given := probe.OptValue(kgo.SeedBrokers).([]string)
+	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))
+	ck.want(seeded, "Brokers: none given")
+	return f
+}
+
+// sameOption compares two values that OptValue returned: functions by being set, interfaces by their type.
+func sameOption(a, b any) bool {
+	va, vb := reflect.ValueOf(a), reflect.ValueOf(b)
+	if !va.IsValid() || !vb.IsValid() {
+		return va.IsValid() == vb.IsValid()
+	}
+	switch {
+	case va.Type() != vb.Type():
+		return false
+	case va.Kind() == reflect.Func:
+		return va.IsNil() == vb.IsNil()
+	case va.Kind() == reflect.Pointer || va.Kind() == reflect.Struct && !va.Comparable():
+		return true
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// A revoke's time: what is left of the rebalance timeout once it was noticed, after the drain, for what comes last.
+const lastMomentShare, commitShare = 30, 6
+
+// commitTimeout bounds one commit.
+func (s *settings) commitTimeout() time.Duration {
+	return min(5*time.Second, s.client.rebalance/commitShare)
+}
+
+// lastMoment is what a handler gets after its context was cancelled.
+func (s *settings) lastMoment() time.Duration {
+	return min(time.Second, s.client.rebalance/lastMomentShare)
+}
+
+// drainInRevoke is how long a revoke may wait for running handlers: the broker evicts a member that exceeds the rebalance timeout.
+func (s *settings) drainInRevoke() time.Duration {
+	notice := 2 * s.client.heartbeat
+	if s.client.serverSide {
+		notice = 5 * time.Second // the broker's heartbeat interval, at which a revoke is noticed
+	}
+	return min(s.drainTimeout, s.client.rebalance-notice-s.lastMoment()-s.commitTimeout())
+}

@@ -1,0 +1,131 @@
+package retriable
+
+import (
+	"context"
+	"time"
+)
+
+// stillness is how long a partition's watermark has not moved; guarded by the partition's lock.
+type stillness struct {
+	at    int64
+	since time.Time // zero until the watch has looked
+	told  bool
+}
+
+// watch looks after what does not move: watermarks, and handlers that run for too long.
+func (c *Consumer) watch(ctx context.Context) {
+	tick := time.NewTicker(min(max(c.set.stuckAfter/8, 10*time.Millisecond), 5*time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case now := <-tick.C:
+			c.pool.sample(now, c.set.stuckAfter, func(w *worker) uint64 { return c.counts(w).ended() })
+			for _, p := range c.partitions() {
+				if o, told := p.watch(now); told {
+					c.tellStuck(p, o)
+				}
+			}
+		}
+	}
+}
+
+// watch reports the oldest record once it has held the watermark for StuckAfter, once per incident.
+func (p *partition) watch(now time.Time) (o Oldest, tell bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	low, _ := p.window.Advance()
+	o, ok := p.oldest()
+	if s := &p.still; !ok || s.since.IsZero() || s.at != low {
+		*s = stillness{at: low, since: now}
+		if ok && o.Since.After(s.since) {
+			s.since = o.Since
+		}
+		return o, false
+	}
+	if p.still.told || now.Sub(p.still.since) < p.c.set.stuckAfter {
+		return o, false
+	}
+	p.still.told = true
+	return o, true
+}
+
+// stuck returns the oldest record if it has been told of and is not merely waiting for its time.
+func (p *partition) stuck() (o Oldest, stuck bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	low, _ := p.window.Advance()
+	o, ok := p.oldest()
+	return o, ok && p.still.told && p.still.at == low && !o.waits()
+}
+
+// waits reports whether the record only waits for its time, which is no fault.
+func (o Oldest) waits() bool { return o.Reason == ReasonHeld || o.Reason == ReasonPostponed }
+
+func (c *Consumer) tellStuck(p *partition, o Oldest) {
+	level := c.log.Warn
+	if o.waits() {
+		level = c.log.Info
+	}
+	level("retriable: the committed offset does not move; this record holds it",
+		"record", Position{p.topic, p.partition, o.Offset}, "reason", string(o.Reason), "attempt", o.Attempt, "since", o.Since)
+	s := Stuck{Topic: p.topic, Partition: p.partition, Oldest: o}
+	call(c, c.hook.stuck, func(h HookStuck) { h.OnStuck(s) })
+}
+
+// sample finds the handlers that run for longer than after: those whose worker has ended nothing since it was last seen so. When they
+// take more than three quarters of the workers others are lent in their place, up to a quarter: for partitions that are not stuck (I11).
+func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) uint64) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	before := pl.stuck
+	pl.stuck = map[*partition]struct{}{}
+	n := 0
+	for _, w := range pl.all {
+		if w.at == nil {
+			continue
+		}
+		if e := ended(w); w.since.IsZero() || e != w.seen {
+			w.seen, w.since = e, now
+			continue
+		}
+		if now.Sub(w.since) >= after {
+			n++
+			pl.stuck[w.at] = struct{}{}
+		}
+	}
+	pl.lent = 0
+	if pl.n > 1 {
+		pl.lent = min(max(n-pl.most(), 0), pl.n-pl.most())
+	}
+	if len(before)+len(pl.stuck) > 0 {
+		pl.updateAll()
+	}
+	pl.spawn()
+}
+
+// handledHook tells of an attempt.
+func (c *Consumer) handledHook(a *attempt, err error) {
+	now := time.Now()
+	e := Handled{Message: a.m, Took: now.Sub(a.began), Err: err}
+	call(c, c.hook.handled, func(h HookHandled) { h.OnHandled(e) })
+}
+
+func (c *Consumer) heldHook(e Held) {
+	call(c, c.hook.held, func(h HookHeld) { h.OnHeld(e) })
+}
+
+// sometimes runs f at most once a minute.
+func (c *Consumer) sometimes(last *time.Time, f func()) {
+	c.failMu.Lock()
+	now := time.Now()
+	due := now.Sub(*last) >= time.Minute
+	if due {
+		*last = now
+	}
+	c.failMu.Unlock()
+	if due {
+		f()
+	}
+}

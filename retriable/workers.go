@@ -1,0 +1,345 @@
+package retriable
+
+import (
+	"container/heap"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// pool is the workers that run the handlers, and which partition each of them is at. A worker stays at a partition for a turn: it
+// claims records there, without the pool's lock, until there are none or others wait and its time is up. A free worker goes to
+// the partition with the fewest workers, then to the one that waited longest.
+type pool struct {
+	n int // workers
+
+	mu     sync.Mutex
+	ready  readyHeap // partitions that have work and may have one more worker
+	parts  map[*partition]struct{}
+	idle   []*worker
+	live   int // goroutines
+	lent   int // workers beyond n, while more than three quarters are stuck (I11)
+	turns  uint64
+	stuck  map[*partition]struct{} // that have a handler which runs for longer than StuckAfter
+	closed bool
+	ended  chan struct{} // 1-buffered: a goroutine ended
+
+	contended atomic.Bool // ready is not empty
+	free      []*worker   // workers whose goroutine ended, with their numbers
+	all       []*worker
+}
+
+// poolSlot is what the pool knows of a partition.
+type poolSlot struct {
+	p        *partition
+	attached int // workers at it
+	index    int // in ready, -1 if it is not there
+	turn     uint64
+}
+
+// worker runs handlers, one at a time.
+type worker struct {
+	pool *pool
+	id   int
+	wake chan struct{}
+	at   *partition // guarded by the pool's lock
+
+	// Of the record it has; its own goroutine's.
+	cur attempt
+
+	// What the watch saw of it; guarded by the pool's lock.
+	seen  uint64
+	since time.Time
+}
+
+// turnRecords and turnTime bound a turn while other partitions wait.
+const (
+	turnRecords = 64
+	turnTime    = time.Millisecond
+)
+
+func newPool(n int) *pool {
+	return &pool{n: n, parts: map[*partition]struct{}{}, stuck: map[*partition]struct{}{}, ended: make(chan struct{}, 1)}
+}
+
+// most is three quarters of the workers, and at least one.
+func (pl *pool) most() int { return max(1, pl.n*3/4) }
+
+// spawn starts the workers that are missing. The pool's lock is held.
+func (pl *pool) spawn() {
+	for pl.live < pl.n+pl.lent && !pl.closed {
+		var w *worker
+		if k := len(pl.free); k > 0 {
+			w, pl.free = pl.free[k-1], pl.free[:k-1]
+		} else {
+			w = &worker{pool: pl, id: len(pl.all), wake: make(chan struct{}, 1)}
+			pl.all = append(pl.all, w)
+		}
+		pl.live++
+		go w.run()
+	}
+}
+
+func (pl *pool) start() {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.spawn()
+}
+
+// stop ends the workers and waits for them, except those whose handler does not return: it returns their number.
+func (pl *pool) stop() (left int) {
+	for {
+		pl.mu.Lock()
+		pl.closed = true
+		for _, w := range pl.idle {
+			w.wake <- struct{}{}
+		}
+		pl.idle = nil
+		busy := 0
+		for _, w := range pl.all {
+			if w.at != nil {
+				busy++
+			}
+		}
+		left = pl.live
+		pl.mu.Unlock()
+		if left == busy {
+			return left
+		}
+		<-pl.ended
+	}
+}
+
+// add makes a partition known, remove forgets it: nothing of it is dispatched after.
+func (pl *pool) add(p *partition) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.parts[p] = struct{}{}
+	pl.updateAll()
+}
+
+func (pl *pool) remove(p *partition) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	delete(pl.parts, p)
+	delete(pl.stuck, p)
+	pl.updateAll()
+	pl.update(p)
+}
+
+// updateAll is for changes that concern all partitions: with one alone it may have all workers. The lock is held.
+func (pl *pool) updateAll() {
+	for p := range pl.parts {
+		pl.update(p)
+	}
+	pl.wakeOne()
+}
+
+// wake tells the pool that p has work.
+func (pl *pool) wake(p *partition) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	pl.update(p)
+	pl.wakeOne()
+}
+
+// update puts p where it belongs: among those that a free worker may go to, or not. The lock is held.
+func (pl *pool) update(p *partition) {
+	want := pl.eligible(p) && p.hasWork()
+	switch s := &p.slot; {
+	case want && s.index < 0:
+		heap.Push(&pl.ready, s)
+	case want:
+		heap.Fix(&pl.ready, s.index)
+	case s.index >= 0:
+		heap.Remove(&pl.ready, s.index)
+	}
+	pl.contended.Store(len(pl.ready) > 0)
+}
+
+// eligible is I11: no partition of several has more than three quarters of the workers, nor have all stuck ones together.
+func (pl *pool) eligible(p *partition) bool {
+	if _, ok := pl.parts[p]; !ok {
+		return false
+	}
+	limit := pl.n
+	if len(pl.parts) > 1 {
+		limit = pl.most()
+	}
+	if p.t.order == ByPartition {
+		limit = 1
+	}
+	if p.slot.attached >= limit {
+		return false
+	}
+	_, stuck := pl.stuck[p]
+	return !stuck || len(pl.parts) == 1 || pl.atStuck() < pl.most()
+}
+
+// atStuck returns how many workers are at partitions that have a stuck handler.
+func (pl *pool) atStuck() (n int) {
+	for p := range pl.stuck {
+		n += p.slot.attached
+	}
+	return n
+}
+
+// wakeOne wakes an idle worker if there is work for it; it wakes the next. The lock is held.
+func (pl *pool) wakeOne() {
+	if k := len(pl.idle); k > 0 && len(pl.ready) > 0 {
+		w := pl.idle[k-1]
+		pl.idle = pl.idle[:k-1]
+		w.wake <- struct{}{}
+	}
+}
+
+// next ends w's turn and returns where its next one is, waiting for it; nil when w is to end.
+func (pl *pool) next(w *worker) *partition {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	for {
+		pl.detach(w)
+		if pl.closed || pl.live > pl.n+pl.lent {
+			return nil
+		}
+		if len(pl.ready) > 0 {
+			p := pl.ready[0].p
+			pl.turns++
+			p.slot.attached++
+			p.slot.turn = pl.turns
+			w.at, w.since = p, time.Time{}
+			pl.update(p)
+			pl.wakeOne()
+			return p
+		}
+		pl.idle = append(pl.idle, w)
+		pl.mu.Unlock()
+		<-w.wake
+		pl.mu.Lock()
+	}
+}
+
+func (pl *pool) detach(w *worker) {
+	p := w.at
+	if p == nil {
+		return
+	}
+	w.at = nil
+	p.slot.attached--
+	if _, ok := pl.stuck[p]; ok {
+		for q := range pl.stuck {
+			pl.update(q)
+		}
+	}
+	pl.update(p)
+	if p.stage.Load() != live {
+		p.signal()
+	}
+}
+
+// attached returns how many workers are at p.
+func (pl *pool) attached(p *partition) int {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	return p.slot.attached
+}
+
+// run is a worker's goroutine.
+func (w *worker) run() {
+	clean := false
+	defer func() {
+		if !clean {
+			w.goexit()
+			return
+		}
+		pl := w.pool
+		pl.mu.Lock()
+		pl.live--
+		pl.free = append(pl.free, w)
+		pl.spawn()
+		pl.mu.Unlock()
+		select {
+		case pl.ended <- struct{}{}:
+		default:
+		}
+	}()
+	for p := w.pool.next(w); p != nil; p = w.pool.next(w) {
+		w.turn(p)
+	}
+	clean = true
+}
+
+// goexit goes on in another goroutine after a handler has ended this one: an attempt that failed like one that panicked.
+func (w *worker) goexit() {
+	p := w.cur.p
+	it := w.finish(&w.cur, &PanicError{Stack: nil})
+	if it != nil {
+		w.handOn(p, it)
+	}
+	go w.run()
+}
+
+// turn handles records of p.
+func (w *worker) turn(p *partition) {
+	var r *run
+	var it *item
+	var began time.Time
+	for n := 1; p.stage.Load() == live; n++ {
+		if it == nil {
+			if it = p.take(&r); it == nil {
+				return
+			}
+		}
+		it = w.handle(p, it)
+		if w.pool.contended.Load() && timeUp(n, &began) {
+			break
+		}
+	}
+	if it != nil {
+		w.handOn(p, it)
+	}
+}
+
+// timeUp bounds a turn by records and by time, without reading the clock for each record.
+func timeUp(n int, began *time.Time) bool {
+	if n >= turnRecords {
+		return true
+	}
+	if n&(n-1) != 0 { // at 1, 2, 4, 8 …
+		return false
+	}
+	now := time.Now()
+	if began.IsZero() {
+		*began = now
+		return false
+	}
+	return now.Sub(*began) >= turnTime
+}
+
+// readyHeap orders partitions by how many workers are at them, then by their last turn.
+type readyHeap []*poolSlot
+
+func (h readyHeap) Len() int { return len(h) }
+func (h readyHeap) Less(i, j int) bool {
+	if h[i].attached != h[j].attached {
+		return h[i].attached < h[j].attached
+	}
+	return h[i].turn < h[j].turn
+}
+func (h readyHeap) Swap(i, j int) {
+	h[i], h[j] = h[j], h[i]
+	h[i].index, h[j].index = i, j
+}
+func (h *readyHeap) Push(x any) {
+	s := x.(*poolSlot) //nolint:forcetypeassert // container/heap's shape
+	s.index = len(*h)
+	*h = append(*h, s)
+}
+func (h *readyHeap) Pop() any {
+	old := *h
+	s := old[len(old)-1]
+	s.index = -1
+	old[len(old)-1] = nil
+	*h = old[:len(old)-1]
+	return s
+}

@@ -1,0 +1,209 @@
+package retriable
+
+import (
+	"errors"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
+)
+
+// write is a copy on its way to a retry or dead-letter topic. Its record is pending until the broker has acked it (I1), however often
+// it is refused (I9).
+type write struct {
+	p    *partition
+	it   *item
+	m    *Message // of the attempt that failed
+	err  error    // its failure
+	rec  *kgo.Record
+	dead bool
+	due  time.Time // of a retry
+	// attempt is the coming one, of a retry.
+	attempt int
+	since   time.Time
+	tries   int
+	slim    bool // our text headers are shed: it was too large with them
+}
+
+// newWrite begins a copy of the attempt's record: key, value and headers as first produced.
+func (p *partition) newWrite(a *attempt, err error) *write {
+	return &write{p: p, it: a.it, m: a.m, err: err, since: time.Now(), rec: &kgo.Record{
+		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...), Context: a.rec.Context,
+	}}
+}
+
+// write registers a copy with its partition and sends it. After the fence nothing is written (I3): what is registered before counts
+// as in flight.
+func (p *partition) write(w *write) {
+	p.mu.Lock()
+	if p.stage.Load() == fenced {
+		p.mu.Unlock()
+		return
+	}
+	w.it.slot.Set(watermark.Producing)
+	p.producing[w] = struct{}{}
+	p.mu.Unlock()
+	p.send(w)
+}
+
+// send hands the copy to kgo, which tries for as long as the broker's answers let it.
+func (p *partition) send(w *write) {
+	r := *w.rec // a record that was refused must not be produced again by itself
+	p.c.cl.TryProduce(p.writes, &r, func(r *kgo.Record, err error) {
+		if err != nil {
+			p.refused(w, err)
+			return
+		}
+		p.acked(w, r)
+	})
+}
+
+// acked completes the record: its copy is safe.
+func (p *partition) acked(w *write, r *kgo.Record) {
+	p.mu.Lock()
+	_, ours := p.producing[w]
+	delete(p.producing, w)
+	p.mu.Unlock()
+	if !ours {
+		return // given up at the fence: whoever owns the partition now writes it again
+	}
+	p.resolve(w.it)
+	if p.stage.Load() != live {
+		p.signal()
+	}
+	if p.crowded.Load() {
+		p.c.relieve()
+	}
+	p.c.writeEnded(w.rec.Topic)
+	p.c.wroteHook(w, r)
+}
+
+// refused keeps the record pending and tries again later, for as long as it takes (I9).
+func (p *partition) refused(w *write, err error) {
+	p.mu.Lock()
+	_, ours := p.producing[w]
+	p.mu.Unlock()
+	if !ours || p.writes.Err() != nil {
+		return
+	}
+	topic := w.rec.Topic
+	if errors.Is(err, kgo.ErrMaxBuffered) {
+		p.later(w, 100*time.Millisecond) // kgo's buffer is full: no refusal, only a wait
+		return
+	}
+	w.tries++
+	wait := min(100*time.Millisecond<<min(w.tries-1, 6), 5*time.Second)
+	if errors.Is(err, kerr.MessageTooLarge) {
+		p.shrink(w)
+	}
+	p.c.writeFailed(w, topic, err, wait)
+	p.later(w, wait)
+}
+
+// shrink makes a copy that was too large smaller: first without our text headers, then as a dead letter, which may be larger.
+func (p *partition) shrink(w *write) {
+	switch {
+	case w.tries == 1: // perhaps only the batch it was in: once more as it is
+	case !w.slim:
+		w.slim = true
+		w.rec.Headers = wire.Slim(w.rec.Headers)
+	case !w.dead && p.t.dead != "":
+		w.dead = true
+		w.rec.Topic = p.t.dead
+		w.rec.Partition = p.partition
+		w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), wire.DeadLetter{
+			Origin:  wire.Origin{Topic: w.m.Topic, Partition: w.m.Partition, Offset: w.m.Offset},
+			Group:   p.c.set.group,
+			Message: "too large for " + p.t.retry, Deliveries: w.attempt - 1,
+		})
+		w.slim = false
+	}
+}
+
+// later sends the copy again in a while.
+func (p *partition) later(w *write, wait time.Duration) {
+	due := ceilMilli(time.Now().Add(wait)).UnixMilli()
+	p.mu.Lock()
+	if _, ours := p.producing[w]; ours {
+		p.heap.push(entry{due: due, offset: w.it.slot.Offset(), w: w})
+		p.nextDue.Store(p.heap.top())
+	}
+	p.mu.Unlock()
+	p.c.waker.wake(due)
+}
+
+// writeFailed tells of a refusal, and once per incident logs it.
+func (c *Consumer) writeFailed(w *write, topic string, err error, wait time.Duration) {
+	c.total.produceFailures.Add(1)
+	c.failMu.Lock()
+	f := c.failing[topic]
+	first := f == nil
+	if first {
+		f = &ProduceError{Topic: topic, Since: time.Now()}
+		c.failing[topic] = f
+	}
+	f.Err = err
+	c.failMu.Unlock()
+	if first {
+		c.log.Warn("retriable: writes are refused; their records stay pending and the writes are tried again until they succeed",
+			"topic", topic, "record", w.p.position(w.it), "error", err)
+	}
+	e := ProduceFailed{Source: w.p.position(w.it), Topic: topic, Try: w.tries, Err: err, NextTry: wait}
+	call(c, c.hook.produceFailed, func(h HookProduceFailed) { h.OnProduceFailed(e) })
+}
+
+// writeEnded ends an incident with the first write that is accepted.
+func (c *Consumer) writeEnded(topic string) {
+	c.failMu.Lock()
+	f := c.failing[topic]
+	delete(c.failing, topic)
+	c.failMu.Unlock()
+	if f != nil {
+		c.log.Warn("retriable: writes are accepted again", "topic", topic, "after", time.Since(f.Since).Round(time.Millisecond))
+	}
+}
+
+// wroteHook counts a copy that was acked and tells the hooks.
+func (c *Consumer) wroteHook(w *write, r *kgo.Record) {
+	if w.dead {
+		c.total.deadLettered.Add(1)
+		e := DeadLettered{Message: w.m, Err: w.err, Topic: r.Topic, Offset: r.Offset}
+		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
+		return
+	}
+	c.total.retried.Add(1)
+	e := Retried{Message: w.m, Err: w.err, Topic: r.Topic, Attempt: w.attempt, Due: w.due}
+	call(c, c.hook.retried, func(h HookRetried) { h.OnRetried(e) })
+}
+
+// partitioner places dead letters by the base topic's partition, as Kafka's own are (KIP-1191), and all else as kgo does by default.
+type partitioner struct {
+	dead map[string]bool
+	rest kgo.Partitioner
+}
+
+func newPartitioner(topics []*topic) kgo.Partitioner {
+	p := partitioner{dead: map[string]bool{}, rest: kgo.UniformBytesPartitioner(64<<10, true, true, nil)}
+	for _, t := range topics {
+		if t.dead != "" {
+			p.dead[t.dead] = true
+		}
+	}
+	return p
+}
+
+// ForTopic implements kgo.Partitioner.
+func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+	if p.dead[topic] {
+		return samePartition{}
+	}
+	return p.rest.ForTopic(topic)
+}
+
+type samePartition struct{}
+
+func (samePartition) RequiresConsistency(*kgo.Record) bool    { return true }
+func (samePartition) Partition(r *kgo.Record, n int) int { return int(r.Partition) % n }

@@ -38,12 +38,12 @@ type Consumer struct {
 	clientContext context.Context            // kgo's own, to tell a record's context from it
 	sizes         map[string]int64           // max.message.bytes of the retry and dead-letter topics
 
-	gate    gate
-	waker   waker
+	gate     gate
+	waker    waker
 	relief   chan struct{} // 1-buffered: something ended at a partition that is at a bound
 	progress chan struct{} // the same, for the poller that has patience
-	commits chan *commitRequest
-	bytes   atomic.Int64 // of pending and held records, as of the last look
+	commits  chan *commitRequest
+	bytes    atomic.Int64 // of pending and held records, as of the last look
 
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition

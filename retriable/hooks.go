@@ -41,7 +41,7 @@ type HookProduceFailed interface{ OnProduceFailed(ProduceFailed) }
 type Handled struct {
 	Message *Message
 	Took    time.Duration
-	Err     error // the handler's, nil for success; a *PanicError for a panic
+	Err     error         // the handler's, nil for success; a *PanicError for a panic
 	Waited  time.Duration // from when it could have started: its poll, or its due time
 }
 

@@ -248,7 +248,7 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 		ck.want(sameOption(plain.OptValue(o.opt), probe.OptValue(o.opt)), "Kafka(kgo.%s): the library sets it itself", o.name)
 	}
 	f := &clientFacts{
-		rebalance:  probe.OptValue(kgo.RebalanceTimeout).(time.Duration), //nolint:forcetypeassert // kgo's own type
+		rebalance:  probe.OptValue(kgo.RebalanceTimeout).(time.Duration),  //nolint:forcetypeassert // kgo's own type
 		heartbeat:  probe.OptValue(kgo.HeartbeatInterval).(time.Duration), //nolint:forcetypeassert // kgo's own type
 		serverSide: probe.OptValue(kgo.ServerSideBalancer) == any(true),
 	}

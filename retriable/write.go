@@ -205,5 +205,5 @@ func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
 
 type samePartition struct{}
 
-func (samePartition) RequiresConsistency(*kgo.Record) bool    { return true }
-func (samePartition) Partition(r *kgo.Record, n int) int { return int(r.Partition) % n }
+func (samePartition) RequiresConsistency(*kgo.Record) bool { return true }
+func (samePartition) Partition(r *kgo.Record, n int) int   { return int(r.Partition) % n }

@@ -66,7 +66,7 @@ func bubble(t *testing.T, topics string, story func(b *bed), opts ...kfake.Opt) 
 type byHand struct{}
 
 func (byHand) ForTopic(topic string) kgo.TopicPartitioner {
-	return handPartitioner{kgo.UniformBytesPartitioner(64<<10, true, true, nil).ForTopic(topic)}
+	return handPartitioner{kgo.StickyKeyPartitioner(nil).ForTopic(topic)}
 }
 
 type handPartitioner struct{ rest kgo.TopicPartitioner }

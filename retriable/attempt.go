@@ -15,14 +15,19 @@ import (
 
 // attempt is one call of a handler: which record it has, and what that was before anyone outside saw it.
 type attempt struct {
-	p       *partition
-	it      *item
-	m       *Message // the handler's
-	ctx     context.Context
-	began   time.Time // zero if nobody wants to know
-	msg     Message   // what m was, and rec what its record was: handlers and middleware may have changed both
-	rec     kgo.Record
-	headers []kgo.RecordHeader // backs rec.Headers
+	p        *partition
+	it       *item
+	m        *Message // the handler's
+	ctx      context.Context
+	began    time.Time // zero if nobody wants to know
+	waited   time.Duration
+	timedOut bool // the handler's time had passed when it returned
+
+	// What the message was: handlers and middleware may have changed it.
+	number int
+	first  time.Time
+	last   string
+	rec    kgo.Record
 }
 
 // chain wraps a handler so that its panics are errors already to the middleware around it; what those panic with is
@@ -36,7 +41,7 @@ func chain(h Handler, mw []Middleware) Handler {
 		defer recoverTo(&err)
 		return inner.Handle(ctx, m)
 	})
-	for i := len(mw) - 1; i >= 0; i-- {
+	for i := len(mw) - 1; i >= 0 && h != nil; i-- {
 		h = mw[i](h)
 	}
 	return h
@@ -50,22 +55,39 @@ func recoverTo(err *error) {
 
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
-	a := &w.cur
-	a.p, a.it, a.m, a.msg = p, it, it.msg, *it.msg
-	a.rec = *it.msg.Record
+	m := it.msg
+	a := attempt{p: p, it: it, m: m}
+	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, *m.Record
 	if len(a.rec.Headers) > 0 {
-		a.headers = append(a.headers[:0], a.rec.Headers...)
-		a.rec.Headers = a.headers
+		w.headers = append(w.headers[:0], a.rec.Headers...)
+		a.rec.Headers = w.headers
 	}
 	if p.c.timed {
 		a.began = time.Now()
+		a.waited = max(a.began.Sub(time.UnixMilli(it.ready)), 0)
 	}
-	return w.finish(a, w.call(a))
+	return w.finish(&a, w.call(&a))
 }
 
-// call asks the filter and then the handler. A panic of either is its error.
+// call asks the filter and then the handler. A panic of either is its error. A handler that ends its goroutine fails like one that
+// panics; the worker goes on in another (see worker.run).
 func (w *worker) call(a *attempt) (err error) {
-	defer recoverTo(&err)
+	returned := false
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		} else if !returned {
+			if next := w.finish(a, &PanicError{Stack: debug.Stack()}); next != nil {
+				w.handOn(a.p, next)
+			}
+		}
+	}()
+	err = w.ask(a)
+	returned = true
+	return err
+}
+
+func (w *worker) ask(a *attempt) error {
 	t := a.p.t
 	a.ctx = a.p.handlerContext(a.m.Record)
 	if t.filter != nil && !a.p.retry && !a.it.asked {
@@ -84,6 +106,7 @@ func callTimed(a *attempt, t *topic) error {
 	ctx, cancel := context.WithTimeoutCause(a.ctx, t.timeout, ErrTimeout)
 	defer cancel()
 	a.ctx = ctx
+	defer func() { a.timedOut = errors.Is(context.Cause(ctx), ErrTimeout) }()
 	return t.handler.Handle(ctx, a.m)
 }
 
@@ -117,15 +140,24 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 	if p.stage.Load() >= cancelled {
 		return nil // I4: what it returned does not count, and its lane is not free
 	}
-	if err == nil && (p.t.timeout == 0 || a.ctx.Err() == nil) {
+	v := VerdictDone
+	switch {
+	case a.timedOut && !honoured(err):
+		err = timedOut(err) // I4: one failed attempt, whatever it returned
+		v, next = w.settle(a, err)
+	case err == nil:
 		p.c.counts(w).handled.Add(1)
 		p.resolve(it)
 		next = it.leave()
-	} else {
-		next = w.settle(a, err)
+	case err == errFiltered: //nolint:errorlint // our own, from call
+		p.c.counts(w).filtered.Add(1)
+		p.resolve(it)
+		next, v = it.leave(), ""
+	default:
+		v, next = w.settle(a, err)
 	}
-	if !a.began.IsZero() {
-		p.c.handledHook(a, err)
+	if !a.began.IsZero() && v != "" {
+		p.c.handledHook(a, v, err)
 	}
 	if p.crowded.Load() {
 		p.c.relieve()
@@ -135,7 +167,7 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 
 // handOn gives an item of a lane, started, back to the workers.
 func (w *worker) handOn(p *partition, it *item) {
-	it.slot.Set(watermark.Queued)
+	it.Set(watermark.Queued)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.push(&run{list: []*item{it}, taken: true})

@@ -104,15 +104,10 @@ func (c *Consumer) commit(ctx context.Context, parts []*partition, last bool) er
 	}
 	answers := map[topicPartition]error{}
 	var failed error
-	c.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
+	c.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
 		failed = err
-		if resp == nil {
-			return
-		}
-		for _, t := range resp.Topics {
-			for _, p := range t.Partitions {
-				answers[topicPartition{t.Topic, p.Partition}] = kerr.ErrorForCode(p.ErrorCode)
-			}
+		if err == nil {
+			readAnswers(req, resp, answers)
 		}
 	})
 	var errs []error
@@ -131,6 +126,23 @@ func (c *Consumer) commit(ctx context.Context, parts []*partition, last bool) er
 		s.p.answered(s.at.Offset, err, time.Since(began))
 	}
 	return errors.Join(errs...)
+}
+
+// readAnswers takes the code of each partition; from version 10 on the answer names topics by id alone.
+func readAnswers(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, into map[topicPartition]error) {
+	names := map[[16]byte]string{}
+	for _, t := range req.Topics {
+		names[t.TopicID] = t.Topic
+	}
+	for _, t := range resp.Topics {
+		name := t.Topic
+		if name == "" {
+			name = names[t.TopicID]
+		}
+		for _, p := range t.Partitions {
+			into[topicPartition{name, p.Partition}] = kerr.ErrorForCode(p.ErrorCode)
+		}
+	}
 }
 
 var errNoAnswer = errors.New("the broker's answer leaves it out")

@@ -38,12 +38,15 @@ type Consumer struct {
 	clientContext context.Context            // kgo's own, to tell a record's context from it
 	sizes         map[string]int64           // max.message.bytes of the retry and dead-letter topics
 
-	gate     gate
-	waker    waker
-	relief   chan struct{} // 1-buffered: something ended at a partition that is at a bound
-	progress chan struct{} // the same, for the poller that has patience
-	commits  chan *commitRequest
-	bytes    atomic.Int64 // of pending and held records, as of the last look
+	gate       gate
+	waker      waker
+	relief     chan struct{} // 1-buffered: something ended at a partition that is at a bound
+	progress   chan struct{} // the same, for the poller that has patience
+	commits    chan *commitRequest
+	bytes      atomic.Int64 // of pending and held records, as of the last look
+	recordSize atomic.Int64 // of the records of late, on average
+	odd        atomic.Bool  // told is not empty
+	told       []*intake    // what is to be told of once the gate is open; the gate's
 
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
@@ -194,7 +197,6 @@ func (c *Consumer) clientOptions() []kgo.Opt {
 		kgo.OnOffsetsFetched(c.onFetched),
 		kgo.AdjustFetchOffsetsFn(c.onOffsets),
 		kgo.RecordPartitioner(newPartitioner(c.set.topics)),
-		kgo.RecordRetries(5), // what is refused comes back to us: we tell of it, and try again (I9)
 		kgo.WithHooks(groupErrors{c}),
 	)
 	return append(opts, c.subscription()...)
@@ -207,6 +209,7 @@ func (c *clientConfig) connection() []kgo.Opt {
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.MaxDecompressBatchBytes(64 << 20),
+		kgo.RecordRetries(5), // what is refused comes back to us: we tell of it, and try again (I9)
 	}
 	if len(c.brokers) > 0 {
 		opts = append(opts, kgo.SeedBrokers(c.brokers...))
@@ -305,14 +308,13 @@ func (c *Consumer) poll(ctx context.Context) {
 	}
 }
 
+// pollOnce hands over what one poll brings, and tells of it once the gate is open.
 func (c *Consumer) pollOnce(ctx context.Context) {
-	for _, in := range c.pollGated(ctx) {
-		in.report()
-	}
+	c.pollGated(ctx)
+	c.tell()
 }
 
-// pollGated hands over what one poll brings, and returns what there is to tell of it once the gate is open.
-func (c *Consumer) pollGated(ctx context.Context) (told []*intake) {
+func (c *Consumer) pollGated(ctx context.Context) {
 	ctx, cancel := c.gate.enter(ctx)
 	defer c.gate.leave()
 	defer cancel()
@@ -326,12 +328,8 @@ func (c *Consumer) pollGated(ctx context.Context) (told []*intake) {
 		if p == nil || p.stage.Load() != live {
 			return // taken away: whoever owns it now reads it
 		}
-		if in := p.accept(f.Records, f.HighWatermark, now); len(in) > 0 {
-			told = append(told, in...)
-			p.look()
-		}
+		p.accept(f.Records, f.HighWatermark, now)
 	})
-	return told
 }
 
 // partition returns the live object of a partition, nil if it is not ours.

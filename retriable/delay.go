@@ -124,7 +124,7 @@ func (p *partition) queue(due []*item) {
 		if it.keyed {
 			p.lanes.join(laneHash(it.msg.Key), it)
 		}
-		it.slot.Set(watermark.Queued)
+		it.Set(watermark.Queued)
 	}
 	p.push(r)
 }

@@ -56,7 +56,10 @@ type AbandonedError struct {
 
 // Error implements error.
 func (e *AbandonedError) Error() string {
-	s := fmt.Sprintf("retriable: %d records abandoned unresolved at the end of the drain, the first at %v", len(e.Records), e.Records[0])
+	s := fmt.Sprintf("retriable: %d records abandoned unresolved at the end of the drain", len(e.Records))
+	if len(e.Records) > 0 {
+		s += fmt.Sprintf(", the first at %v", e.Records[0])
+	}
 	if e.Running > 0 {
 		s += fmt.Sprintf("; %d of their handlers ignore their context and still run", e.Running)
 	}

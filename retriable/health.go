@@ -98,12 +98,20 @@ func (p *partition) fetchError() error {
 	if p.blocked == nil {
 		return nil
 	}
-	e := &FetchError{Topic: p.topic, Partition: p.partition, Offset: p.window.Next(), Err: p.blocked}
+	e := &FetchError{Topic: p.topic, Partition: p.partition, Offset: p.position(), Err: p.blocked}
 	var large *kgo.ErrDecompressTooLarge
 	if errors.As(p.blocked, &large) {
 		e.Past = Position{p.topic, p.partition, large.NextOffset - 1}
 	}
 	return e
+}
+
+// position is where reading stands. p.mu is held.
+func (p *partition) position() int64 {
+	if n := len(p.stash); n > 0 {
+		return p.stash[n-1].Offset + 1
+	}
+	return p.window.Next()
 }
 
 // Skip gives up on what cannot even be fetched, as a batch past kgo.MaxDecompressBatchBytes: reading goes on behind past, which is
@@ -125,16 +133,16 @@ func (c *Consumer) Skip(ctx context.Context, past Position) error {
 			return
 		}
 		p.mu.Lock()
-		first = p.window.Next()
+		first = p.position()
 		if past.Offset < first {
 			err = fmt.Errorf("retriable: Skip past %v: reading is at offset %d already", past, first)
 		} else {
-			p.window.SkipTo(past.Offset + 1)
-			p.blocked = nil
+			p.skip, p.blocked = past.Offset+1, nil
 		}
 		epoch := p.window.Epoch()
 		p.mu.Unlock()
 		if err == nil {
+			p.admit(time.Now())
 			c.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{past.Topic: {past.Partition: {Epoch: epoch, Offset: past.Offset + 1}}})
 		}
 	})

@@ -41,9 +41,23 @@ type HookProduceFailed interface{ OnProduceFailed(ProduceFailed) }
 type Handled struct {
 	Message *Message
 	Took    time.Duration
-	Err     error         // the handler's, nil for success; a *PanicError for a panic
-	Waited  time.Duration // from when it could have started: its poll, or its due time
+	Waited  time.Duration // since it could have started: it was read, or came due
+	Verdict Verdict
+	Err     error // nil for VerdictDone; a *PanicError for a panic; wraps ErrTimeout where the time had passed
 }
+
+// Verdict is what became of an attempt.
+type Verdict string
+
+// The verdicts.
+const (
+	VerdictDone       Verdict = "done"
+	VerdictRetry      Verdict = "retry"
+	VerdictDeadLetter Verdict = "dead-letter"
+	VerdictDrop       Verdict = "drop"
+	VerdictPostpone   Verdict = "postpone"
+	VerdictAbort      Verdict = "abort"
+)
 
 // Retried is a record that waits in its retry topic.
 type Retried struct {

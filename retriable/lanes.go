@@ -84,9 +84,9 @@ func (l *lanes) rebuild() {
 // start moves an item that nobody else may start from queued to running; false if it is not to run at all.
 func (it *item) start() bool {
 	for {
-		switch it.slot.State() {
+		switch it.State() {
 		case watermark.Queued:
-			if it.slot.Move(watermark.Queued, watermark.Running) {
+			if it.Move(watermark.Queued, watermark.Running) {
 				return true
 			}
 		case watermark.Copying:

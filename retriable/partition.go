@@ -46,11 +46,12 @@ type partition struct {
 
 	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
 	nextDue atomic.Int64 // of the heap's top, in ms; maxDue if it is empty
-	room    atomic.Int64 // records that may still be read, as of the last look
 	paused  atomic.Bool  // kgo does not fetch it; changed with the gate shut
 
-	mu        sync.Mutex // guards the rest; never held over a callback or a network call
-	window    *watermark.Window[*batch]
+	mu        sync.Mutex    // guards the rest; never held over a callback or a network call
+	stash     []*kgo.Record // read, but beyond a bound: not tracked yet, in log order
+	skip      int64         // where to read on behind the stash, after a Skip
+	window    *window
 	first     *run // of those that may hold unclaimed items; the list's end is last
 	last      *run
 	open      []*run // those whose records are not all resolved or copied out
@@ -69,28 +70,31 @@ type partition struct {
 }
 
 // batch is what Stats must know of records that were read together, for as long as the window tracks them.
-type batch struct {
-	read  time.Time
-	items []item
-}
+type batch struct{ read time.Time }
+
+type (
+	window  = watermark.Window[*batch, item, *item]
+	segment = watermark.Segment[*batch, item, *item]
+)
 
 // item is a record on its way from the poll to its end.
 type item struct {
-	msg     *Message             // what the handler gets; nil once resolved
-	slot    *watermark.Slot      // its place in the window
-	next    atomic.Pointer[item] // the record behind it in its lane, or laneEnd
-	in      *run                 // where it counts as pending; nil while it is in the heap. Guarded by p.mu
-	gate    atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
-	attempt atomic.Int32         // the delivery that is coming or running
-	size    int32                // of key, value and headers
-	keyed   bool                 // it has a lane
-	apart   bool                 // it is not claimed through its batch's run: held, or resolved at once
-	asked   bool                 // the filter has let it pass
-	copied  bool                 // msg does not refer to the fetched batch. Guarded by p.mu
+	watermark.Slot                      // its place in the window
+	msg            *Message             // what the handler gets; nil once resolved
+	next           atomic.Pointer[item] // the record behind it in its lane, or laneEnd
+	in             *run                 // where it counts as pending; nil while it is in the heap. Guarded by p.mu
+	gate           atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
+	attempt        atomic.Int32         // the delivery that is coming or running
+	size           int32                // of key, value and headers
+	ready          int64                // when it could have started, in ms: it was read, or came due
+	keyed          bool                 // it has a lane
+	apart          bool                 // it is not claimed through its batch's run: held, or resolved at once
+	asked          bool                 // the filter has let it pass
+	copied         bool                 // msg does not refer to the fetched batch. Guarded by p.mu
 }
 
-func (p *partition) position(it *item) Position {
-	return Position{Topic: p.topic, Partition: p.partition, Offset: it.slot.Offset()}
+func (p *partition) name(it *item) Position {
+	return Position{Topic: p.topic, Partition: p.partition, Offset: it.Offset()}
 }
 
 // run is a stretch of items that workers claim one by one: a fetched batch, or records that came due together.
@@ -120,7 +124,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 	p := &partition{
 		topicPartition: name, c: c, t: t, retry: retry,
 		gone: make(chan struct{}), stir: make(chan struct{}, 1),
-		window:    watermark.New[*batch](start.Offset, start.Epoch),
+		window:    watermark.New[*batch, item](start.Offset, start.Epoch),
 		producing: map[*write]struct{}{},
 		committed: -1,
 		end:       -1,
@@ -128,7 +132,6 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 	p.slot.p = p
 	p.slot.index = -1
 	p.nextDue.Store(maxDue)
-	p.room.Store(int64(c.set.maxPending))
 	p.ctx, p.cancel = context.WithCancelCause(c.base)
 	p.writes, p.endAll = context.WithCancel(context.WithoutCancel(c.base))
 	return p
@@ -223,7 +226,7 @@ type load struct {
 // load drops what has ended and counts the rest. p.mu is held.
 func (p *partition) load() load {
 	low, _ := p.window.Advance()
-	l := load{held: p.heap.held, span: p.window.Next() - low, bytes: p.heldBytes}
+	l := load{held: p.heap.held, span: p.window.Next() - low, bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
 	kept := p.open[:0]
 	for _, r := range p.open {
 		n, b := r.pending()
@@ -245,7 +248,7 @@ func (r *run) pending() (n int, bytes int64) {
 	whole := false
 	for i := r.low; i < r.len(); i++ {
 		it := r.at(i)
-		if it.in != r || it.slot.State() == watermark.Done {
+		if it.in != r || it.State() == watermark.Done {
 			if i == r.low {
 				r.low++
 			}

@@ -2,6 +2,7 @@ package retriable
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -12,22 +13,32 @@ import (
 // buffered of the partition, so a partition whose workers are about to catch up is first given a moment.
 
 const (
-	pollRecords = 20_000                // at most, by one poll
 	patience    = 20 * time.Millisecond // for a partition at its bound before it is paused
 	reliefEvery = 5 * time.Millisecond  // between two looks at what may be resumed
 )
 
-// look takes a partition's load: how much more may be read of it, and what it adds to the bytes of all.
+// look takes a partition's load: what it adds to the bytes of all.
 func (p *partition) look() load {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.weigh()
+}
+
+// weigh is look with p.mu held.
+func (p *partition) weigh() load {
 	l := p.load()
 	p.c.bytes.Add(l.bytes - p.bytes)
 	p.bytes = l.bytes
-	p.mu.Unlock()
-	s := p.c.set
-	room := min(int64(s.maxPending-l.pending), int64(s.maxHeld-l.held), s.maxWindow-l.span)
-	p.room.Store(room)
 	return l
+}
+
+// room is how many more records the bounds let in.
+func (c *Consumer) room(l load) int {
+	s := c.set
+	if l.span >= s.maxWindow && l.pending+l.held > 0 {
+		return 0
+	}
+	return max(min(s.maxPending-l.pending, s.maxHeld-l.held), 0)
 }
 
 // forget takes a partition's bytes out of the sum. p.mu is held.
@@ -36,28 +47,16 @@ func (p *partition) forget() {
 	p.bytes = 0
 }
 
-// mayRead bounds the next poll, so that no partition gets more than it has room for.
+// mayRead bounds the next poll by what is left of the bytes, going by the size of the last records.
 func (c *Consumer) mayRead() int {
-	n := int64(pollRecords)
-	few := int64(c.set.maxPending / 4)
-	for _, p := range c.partitions() {
-		if p.paused.Load() {
-			continue
-		}
-		room := p.room.Load()
-		if room < few {
-			p.look()
-			room = p.room.Load()
-		}
-		n = min(n, max(room, 1))
-	}
-	return int(n)
+	left := c.set.maxPendingBytes - c.bytes.Load()
+	return int(min(max(left/max(c.recordSize.Load(), itemBytes), 1), math.MaxInt32))
 }
 
-// full reports whether a partition is at a bound. The bytes are one budget: at its limit those above their fair share wait, and one
-// with nothing in memory never does (I10).
-func (c *Consumer) full(l load, room int64) bool {
-	return room <= 0 || c.bytes.Load() >= c.set.maxPendingBytes && l.bytes > c.fairShare()
+// full reports whether a partition is at a bound: something read has no room, or the bytes have none. The bytes are one budget: at its
+// limit those above their fair share wait, and one with nothing in memory never does (I10).
+func (c *Consumer) full(p *partition, l load) bool {
+	return p.waiting() > 0 || c.room(l) == 0 || c.bytes.Load() >= c.set.maxPendingBytes && l.bytes > c.fairShare()
 }
 
 // relaxed reports whether a paused partition is at half of every bound.
@@ -100,13 +99,9 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 		if p.paused.Load() || p.stage.Load() != live {
 			continue
 		}
-		if p.room.Load() > 0 && c.bytes.Load() < c.set.maxPendingBytes {
-			p.crowded.Store(false)
-			continue
-		}
-		l := p.look()
+		l := p.admit(time.Now())
 		switch {
-		case !c.full(l, p.room.Load()):
+		case !c.full(p, l):
 			p.crowded.Store(false)
 		case hopeful && l.pending == 0:
 			hopeless = append(hopeless, p)
@@ -169,14 +164,19 @@ func (c *Consumer) relieveLoop(ctx context.Context) {
 			return
 		case <-c.relief:
 		}
-		var calm []*partition
+		var paused []*partition
 		for _, p := range c.partitions() {
-			if p.paused.Load() && c.relaxed(p.look()) {
-				calm = append(calm, p)
+			if p.paused.Load() {
+				paused = append(paused, p)
 			}
 		}
-		if len(calm) > 0 {
-			c.gate.shut(func() { c.resume(slices.DeleteFunc(calm, func(p *partition) bool { return p.stage.Load() != live })) })
+		if len(paused) > 0 {
+			c.gate.shut(func() {
+				c.resume(slices.DeleteFunc(paused, func(p *partition) bool {
+					return p.stage.Load() != live || !c.relaxed(p.admit(time.Now())) || p.waiting() > 0
+				}))
+			})
+			c.tell()
 		}
 		select {
 		case <-ctx.Done():
@@ -205,7 +205,7 @@ func (r *run) copyOut() {
 	}
 	var own int64
 	for i := r.low; i < len(r.base); i++ {
-		if it := &r.base[i]; it.in == r && it.slot.State() != watermark.Done {
+		if it := &r.base[i]; it.in == r && it.State() != watermark.Done {
 			own += int64(it.size) + itemBytes
 		}
 	}
@@ -214,12 +214,12 @@ func (r *run) copyOut() {
 	}
 	for i := r.low; i < len(r.base); i++ {
 		it := &r.base[i]
-		if it.in != r || it.copied || !it.slot.Move(watermark.Queued, watermark.Copying) {
+		if it.in != r || it.copied || !it.Move(watermark.Queued, watermark.Copying) {
 			continue
 		}
 		m := *it.msg
 		m.Record = cloneRecord(m.Record)
 		it.msg, it.copied = &m, true
-		it.slot.Set(watermark.Queued)
+		it.Set(watermark.Queued)
 	}
 }

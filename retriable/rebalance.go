@@ -20,10 +20,7 @@ type groupErrors struct{ c *Consumer }
 
 // OnGroupManageError implements kgo.HookGroupManageError.
 func (g groupErrors) OnGroupManageError(err error) {
-	g.c.failMu.Lock()
-	g.c.group = err
-	g.c.failMu.Unlock()
-	g.c.joined.Store(false)
+	g.c.unjoined(err)
 	g.c.log.Warn("retriable: the group session ended; joining again", "group", g.c.set.group, "error", err)
 }
 
@@ -32,6 +29,15 @@ func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[strin
 	if len(added) == 0 {
 		c.markJoined()
 	}
+}
+
+var errLost = errors.New("the partitions were lost; joining again")
+
+func (c *Consumer) unjoined(why error) {
+	c.failMu.Lock()
+	c.group = why
+	c.failMu.Unlock()
+	c.joined.Store(false)
 }
 
 func (c *Consumer) markJoined() {
@@ -179,6 +185,9 @@ func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]in
 }
 
 func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	if len(m) > 0 { // the session may end without an error of its own (KIP-848)
+		c.unjoined(errLost)
+	}
 	c.giveUp(c.owned(m), ErrRevoked, 0, true)
 }
 

@@ -1,7 +1,6 @@
 package retriable
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -10,54 +9,57 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
 
-// settle does what an attempt that did not succeed asks for: done, retry, dead-letter, drop, postpone or abort. It returns the next of the
-// record's lane if that is to run now. Once the record is handed on it is not touched any more, for others may have it.
-func (w *worker) settle(a *attempt, err error) (next *item) {
+// settle does what an attempt that did not succeed asks for. It returns the verdict, and the next of the record's lane if that is to run
+// now. Once the record is handed on it is not touched any more, for others may have it.
+func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 	p, c, it := a.p, a.p.c, a.it
 	n := c.counts(w)
-	if errors.Is(err, errFiltered) {
-		n.filtered.Add(1)
-		p.resolve(it)
-		return it.leave()
-	}
 	k, after := classify(err)
-	if a.ctx != nil && errors.Is(context.Cause(a.ctx), ErrTimeout) && k != kindPermanent && k != kindDrop {
-		k, err = kindFailed, timedOut(err) // I4
-	}
 	switch k {
 	case kindAbort:
 		c.abort(errors.Unwrap(verdictOf(err)))
-		it.slot.Set(watermark.Queued) // unresolved, and nothing of its key may pass it
-		return nil
+		it.Set(watermark.Queued) // unresolved, and nothing of its key may pass it
+		return VerdictAbort, nil
 	case kindPostpone:
 		n.postponed.Add(1)
 		next = it.leave() // before it may come back
 		p.postpone(a, after)
-		return next
+		return VerdictPostpone, next
 	case kindDrop:
 		n.failed.Add(1)
-		c.log.Warn("retriable: a record is dropped by its handler", "record", p.position(it), "attempt", a.msg.Attempt)
+		c.log.Warn("retriable: a record is dropped by its handler", "record", p.name(it), "attempt", a.number)
 		p.drop(a, err)
-		return it.leave()
+		return VerdictDrop, it.leave()
 	}
 	n.failed.Add(1)
 	if text := panicText(err); text != "" {
-		c.log.Warn("retriable: a handler panicked", "record", p.position(a.it), "attempt", a.msg.Attempt, "panic", text, "frames", frames(err))
+		c.log.Warn("retriable: a handler panicked", "record", p.name(it), "attempt", a.number, "panic", text, "frames", frames(err))
 	}
 	if due, ok := p.nextAttempt(a, k, after); ok {
 		p.sendRetry(a, err, due)
-	} else {
-		p.deadLetter(a, err, k == kindPermanent)
+		return VerdictRetry, it.leave()
 	}
-	return it.leave()
+	if p.t.dead == "" {
+		c.log.Warn("retriable: a record is dropped for want of a dead-letter topic", "record", p.name(it), "attempt", a.number)
+		p.drop(a, err)
+		return VerdictDrop, it.leave()
+	}
+	p.deadLetter(a, err, k == kindPermanent)
+	return VerdictDeadLetter, it.leave()
 }
 
-// timedOut is the failure of an attempt whose time had passed, whatever the handler made of it.
+// honoured reports whether a verdict counts although the handler's time had passed.
+func honoured(err error) bool {
+	k, _ := classify(err)
+	return k == kindPermanent || k == kindDrop
+}
+
+// timedOut is the failure of an attempt whose time had passed, whatever the handler made of it: no verdict of its counts.
 func timedOut(err error) error {
 	if err == nil {
 		return ErrTimeout
 	}
-	return errors.Join(ErrTimeout, err)
+	return fmt.Errorf("%w: %s", ErrTimeout, err.Error())
 }
 
 // verdictOf returns the winning verdict in err's tree.
@@ -73,19 +75,19 @@ func verdictOf(err error) (best *verdict) {
 // nextAttempt says when a failed record is due again; false if it has had its last attempt.
 func (p *partition) nextAttempt(a *attempt, k kind, after time.Duration) (due time.Time, ok bool) {
 	t := p.t
-	if k == kindPermanent || t.retry == "" || a.msg.Attempt >= t.maxAttempts {
+	if k == kindPermanent || t.retry == "" || a.number >= t.maxAttempts {
 		return due, false // I8: never past MaxAttempts
 	}
 	if k != kindRetryAfter {
-		after = p.c.backoff(t, a.msg.Attempt)
+		after = p.c.backoff(t, a.number)
 	}
 	if after > t.maxDelay {
-		p.c.log.Warn("retriable: a wait longer than MaxDelay is cut", "record", p.position(a.it), "wait", after, "max", t.maxDelay)
+		p.c.log.Warn("retriable: a wait longer than MaxDelay is cut", "record", p.name(a.it), "wait", after, "max", t.maxDelay)
 		after = t.maxDelay
 	}
 	now := time.Now()
 	due = ceilMilli(now.Add(after))
-	first := a.msg.FirstFailure
+	first := a.first
 	if first.IsZero() {
 		first = now
 	}
@@ -114,13 +116,13 @@ func ceilMilli(t time.Time) time.Time {
 // resolve ends a record for good.
 func (p *partition) resolve(it *item) {
 	it.msg = nil
-	it.slot.Done()
+	it.Done()
 }
 
 func (p *partition) drop(a *attempt, err error) {
 	c := p.c
 	c.total.dropped.Add(1)
-	d := Dropped{Source: p.position(a.it), Records: 1, Message: a.m, Err: err}
+	d := Dropped{Source: p.name(a.it), Records: 1, Message: a.m, Err: err}
 	p.resolve(a.it)
 	call(c, c.hook.dropped, func(h HookDropped) { h.OnDropped(d) })
 }
@@ -132,16 +134,16 @@ func (a *attempt) origin() wire.Origin {
 
 // firstFailure is this attempt's end unless one before it failed.
 func (a *attempt) firstFailure() int64 {
-	if a.msg.FirstFailure.IsZero() {
+	if a.first.IsZero() {
 		return time.Now().UnixMilli()
 	}
-	return a.msg.FirstFailure.UnixMilli()
+	return a.first.UnixMilli()
 }
 
 // sendRetry writes the record to its retry topic. It completes when that is acked (I1), and leaves its key's order now.
 func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	r := wire.Retry{
-		Origin: a.origin(), Attempt: a.msg.Attempt + 1, Due: due.UnixMilli(), Group: p.c.set.group,
+		Origin: a.origin(), Attempt: a.number + 1, Due: due.UnixMilli(), Group: p.c.set.group,
 		FirstFailure: a.firstFailure(), Error: err.Error(),
 	}
 	w := p.newWrite(a, err)
@@ -151,15 +153,10 @@ func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	p.write(w)
 }
 
-// deadLetter gives the record up: to the dead-letter topic if there is one.
+// deadLetter gives the record up, to the dead-letter topic.
 func (p *partition) deadLetter(a *attempt, err error, permanent bool) {
-	if p.t.dead == "" {
-		p.c.log.Warn("retriable: a record is dropped for want of a dead-letter topic", "record", p.position(a.it), "attempt", a.msg.Attempt)
-		p.drop(a, err)
-		return
-	}
 	d := wire.DeadLetter{
-		Origin: a.origin(), Group: p.c.set.group, Deliveries: a.msg.Attempt,
+		Origin: a.origin(), Group: p.c.set.group, Deliveries: a.number,
 		Message: p.reason(a, permanent), FirstFailure: a.firstFailure(), Error: err.Error(),
 	}
 	w := p.newWrite(a, err)
@@ -180,8 +177,8 @@ func (p *partition) reason(a *attempt, permanent bool) string {
 		return "permanent failure"
 	case p.t.retry == "":
 		return "no retry topic"
-	case a.msg.Attempt >= p.t.maxAttempts:
-		return fmt.Sprintf("all %d attempts failed", a.msg.Attempt)
+	case a.number >= p.t.maxAttempts:
+		return fmt.Sprintf("all %d attempts failed", a.number)
 	}
 	return "its time was over (MaxElapsed)"
 }
@@ -190,17 +187,16 @@ func (p *partition) reason(a *attempt, permanent bool) string {
 func (p *partition) postpone(a *attempt, d time.Duration) {
 	d = min(d, p.t.maxDelay)
 	it, due := a.it, ceilMilli(time.Now().Add(d)).UnixMilli()
-	m := a.msg
-	m.Record = cloneRecord(&a.rec)
+	m := Message{Record: cloneRecord(&a.rec), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
 	p.mu.Lock()
-	it.msg, it.copied, it.in = &m, true, nil
-	it.slot.Set(watermark.Postponed)
+	it.msg, it.copied, it.in, it.ready = &m, true, nil, due
+	it.Set(watermark.Postponed)
 	if p.stage.Load() == live {
-		p.heap.push(entry{due: due, offset: it.slot.Offset(), it: it})
+		p.heap.push(entry{due: due, offset: it.Offset(), it: it})
 		p.heldBytes += int64(it.size) + itemBytes
 		p.nextDue.Store(p.heap.top())
 	}
 	p.mu.Unlock()
-	p.c.heldHook(Held{Source: p.position(it), Attempt: a.msg.Attempt, Due: time.UnixMilli(due), Postponed: true})
+	p.c.heldHook(Held{Source: p.name(it), Attempt: a.number, Due: time.UnixMilli(due), Postponed: true})
 	p.c.waker.wake(due)
 }

@@ -164,11 +164,11 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	if !ok {
 		return o, false
 	}
-	slot := &seg.Slots[i]
+	it := &seg.Items[i]
 	return Oldest{
-		Offset:  slot.Offset(),
-		Attempt: int(seg.Owner.items[i].attempt.Load()),
+		Offset:  it.Offset(),
+		Attempt: int(it.attempt.Load()),
 		Since:   seg.Owner.read,
-		Reason:  reasons[slot.State()],
+		Reason:  reasons[it.State()],
 	}, true
 }

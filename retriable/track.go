@@ -22,24 +22,74 @@ type intake struct {
 	bad     int
 }
 
-// accept tracks the records of a poll and gives them to the workers or the heap. It returns what was new.
-func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (ins []*intake) {
+// accept takes the records of a poll, in the gate, and tracks as many as the bounds let in. The rest waits untracked.
+func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) {
 	p.mu.Lock()
 	p.end = max(p.end, end)
 	if len(recs) > 0 {
 		p.blocked = nil
-	}
-	recs = p.fresh(recs)
-	p.mu.Unlock()
-	for rest := recs; len(rest) > 0; {
-		n := 1
-		for n < len(rest) && rest[n].LeaderEpoch == rest[0].LeaderEpoch {
-			n++
+		p.c.recordSize.Store((7*p.c.recordSize.Load() + recordBytes(recs[len(recs)-1]) + itemBytes) / 8)
+		if len(p.stash) == 0 {
+			p.stash = recs
+		} else {
+			p.stash = append(p.stash, recs...)
 		}
-		ins = append(ins, p.acceptBatch(rest[:n], now))
-		rest = rest[n:]
 	}
-	return ins
+	p.mu.Unlock()
+	p.admit(now)
+}
+
+// batchRecords is how many records become one batch at most: so many messages still fit the allocator's small classes.
+const batchRecords = 256
+
+// admit tracks what waits as far as the bounds let it, and gives it to the workers or the heap. Only the poller, and who has shut the
+// gate, calls it.
+func (p *partition) admit(now time.Time) load {
+	for {
+		p.mu.Lock()
+		l := p.weigh()
+		n := min(len(p.stash), p.c.room(l), batchRecords)
+		recs := p.fresh(p.stash[:n])
+		p.stash = p.stash[n:]
+		if len(p.stash) == 0 {
+			p.stash = nil
+			p.window.SkipTo(p.skip)
+		}
+		p.mu.Unlock()
+		if n == 0 {
+			return l
+		}
+		for len(recs) > 0 {
+			n := 1
+			for n < len(recs) && recs[n].LeaderEpoch == recs[0].LeaderEpoch {
+				n++
+			}
+			if in := p.acceptBatch(recs[:n], now); in.odd() {
+				p.c.told = append(p.c.told, in)
+				p.c.odd.Store(true)
+			}
+			recs = recs[n:]
+		}
+	}
+}
+
+// waiting is how many records are read but not let in.
+func (p *partition) waiting() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.stash)
+}
+
+// tell reports what was let in; the gate is open.
+func (c *Consumer) tell() {
+	var told []*intake
+	if !c.odd.Swap(false) {
+		return
+	}
+	c.gate.shut(func() { told, c.told = c.told, nil })
+	for _, in := range told {
+		in.report()
+	}
 }
 
 // fresh drops what is tracked already: offsets can go backwards under a live assignment. A record with a newer leader epoch is another
@@ -64,15 +114,15 @@ func (p *partition) cut(offset int64) {
 	p.c.log.Warn("retriable: the log was cut; what was read above is forgotten and read again",
 		"topic", p.topic, "partition", p.partition, "offset", offset, "read", p.window.Next())
 	if !p.window.Truncate(offset) {
-		p.window = watermark.New[*batch](offset, -1)
+		p.window = watermark.New[*batch, item](offset, -1)
 		p.committed = -1
 	}
 	// Of the forgotten only the dispatch is stopped: what runs ends, and nobody listens.
-	keep := func(it *item) bool { return it.slot.Offset() < offset }
+	keep := func(it *item) bool { return it.Offset() < offset }
 	for r := p.first; r != nil; r = r.next {
 		for i := range r.len() {
 			if it := r.at(i); !keep(it) {
-				it.slot.Move(watermark.Queued, watermark.Done)
+				it.Move(watermark.Queued, watermark.Done)
 			}
 		}
 	}
@@ -80,7 +130,7 @@ func (p *partition) cut(offset int64) {
 	p.heap, p.heldBytes = dueHeap{}, 0
 	for _, e := range old.es {
 		if e.it != nil && !keep(e.it) {
-			e.it.slot.Done()
+			e.it.Done()
 			continue
 		}
 		p.heap.push(e)
@@ -94,17 +144,15 @@ func (p *partition) cut(offset int64) {
 // acceptBatch tracks records of one leader epoch.
 func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
 	in := &intake{p: p, now: now}
-	b := &batch{read: now, items: make([]item, len(recs))}
-	seg := watermark.NewSegment(b, len(recs), recs[0].LeaderEpoch)
-	in.run = &run{base: b.items}
+	seg := watermark.NewSegment[*batch, item](&batch{read: now}, len(recs), recs[0].LeaderEpoch)
+	in.run = &run{base: seg.Items}
 	msgs := make([]Message, len(recs))
 	if p.t.order == ByKey {
 		in.hashes = make([]uint64, len(recs))
 	}
 	for i, r := range recs {
-		it := &b.items[i]
-		it.slot = seg.Fill(i, r.Offset)
-		it.in = in.run
+		it := seg.Fill(i, r.Offset)
+		it.in, it.ready = in.run, in.now.UnixMilli()
 		it.msg = &msgs[i]
 		it.msg.Record = r
 		it.msg.Source = Position{p.topic, p.partition, r.Offset}
@@ -148,7 +196,7 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	if h.Group != "" && h.Group != p.c.set.group {
 		in.foreign++ // another group's: done at once
 		it.apart, it.in = true, nil
-		it.slot.Done()
+		it.Done()
 		return
 	}
 	m := it.msg
@@ -195,16 +243,16 @@ func (t *topic) covers(name string) bool {
 func (in *intake) hold(it *item, due int64) {
 	m := *it.msg
 	m.Record = cloneRecord(m.Record)
-	it.msg, it.copied, it.apart, it.in = &m, true, true, nil
-	it.slot.Set(watermark.Held)
-	in.held = append(in.held, entry{due: due, offset: it.slot.Offset(), it: it})
+	it.msg, it.copied, it.apart, it.in, it.ready = &m, true, true, nil, due
+	it.Set(watermark.Held)
+	in.held = append(in.held, entry{due: due, offset: it.Offset(), it: it})
 	if len(in.p.c.hook.held) > 0 {
 		in.hooked = append(in.hooked, Held{Source: m.Source, Attempt: m.Attempt, Due: time.UnixMilli(due)})
 	}
 }
 
 // publish makes the batch visible: to the window first, then to the workers.
-func (in *intake) publish(seg *watermark.Segment[*batch]) {
+func (in *intake) publish(seg *segment) {
 	p := in.p
 	p.mu.Lock()
 	p.window.Begin(seg)
@@ -233,6 +281,9 @@ func (in *intake) publish(seg *watermark.Segment[*batch]) {
 		p.c.pool.wake(p)
 	}
 }
+
+// odd reports whether there is anything to tell of the batch.
+func (in *intake) odd() bool { return len(in.hooked)+in.foreign+in.bad > 0 }
 
 // report tells what was odd about the batch.
 func (in *intake) report() {

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -15,7 +17,8 @@ import (
 // topic is a base topic, or a pattern of them, with its retry topic: what the options say once they are checked and merged.
 type topic struct {
 	name        string
-	re          *regexp.Regexp // nil unless a pattern
+	pattern     bool
+	re          *regexp.Regexp // of a pattern
 	handler     Handler
 	retry, dead string // "" where there is none
 	maxAttempts int
@@ -62,7 +65,7 @@ func (c *config) validate() (*settings, error) {
 	}
 	s.client = c.checkClient(&ck)
 	if s.client != nil {
-		if d := s.drainInRevoke(); d < time.Second {
+		if d := s.drainInRevoke(); d < time.Second && c.drainTimeout >= time.Second {
 			ck.bad("DrainTimeout(%v): kgo.RebalanceTimeout(%v) leaves a revoke %v to drain, less than 1s", c.drainTimeout, s.client.rebalance, d)
 		}
 	}
@@ -79,6 +82,7 @@ func (c *config) checkConsumer(ck *checker) {
 	ck.want(c.maxPendingBytes >= 1, "MaxPendingBytes(%d): less than 1", c.maxPendingBytes)
 	ck.want(c.maxWindow >= 1, "MaxWindow(%d): less than 1", c.maxWindow)
 	ck.want(c.drainTimeout > 0, "DrainTimeout(%v): not above 0", c.drainTimeout)
+	ck.want(c.drainTimeout <= 0 || c.drainTimeout >= time.Second, "DrainTimeout(%v): less than 1s", c.drainTimeout)
 	ck.want(c.commitInterval > 0, "CommitInterval(%v): not above 0", c.commitInterval)
 	ck.want(c.stuckAfter > 0, "StuckAfter(%v): not above 0", c.stuckAfter)
 	if c.create != nil {
@@ -96,6 +100,7 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 	d := &c.defaults
 	t := &topic{
 		name:        tc.name,
+		pattern:     tc.pattern,
 		retry:       tc.retry.or(d.retry, ""),
 		maxAttempts: tc.attempts.or(d.attempts, 5),
 		backoff:     tc.backoff.or(d.backoff, Exponential(time.Second, time.Minute)),
@@ -108,8 +113,9 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 	}
 	c.checkTopic(ck, tc, t)
 	t.dead = c.mergeDeadLetters(ck, tc)
-	if tc.handler != nil {
+	if tc.handler != nil && !slices.ContainsFunc(c.middleware, func(m Middleware) bool { return m == nil }) {
 		t.handler = chain(tc.handler, c.middleware)
+		ck.want(t.handler != nil, "%s: a middleware of Use returned nil", tc.label())
 	}
 	if tc.pattern {
 		re, err := regexp.Compile("^(?:" + tc.name + ")$")
@@ -136,6 +142,7 @@ func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
 	ck.want(t.maxElapsed > 0 || !tc.maxElapsed.set && !c.defaults.maxElapsed.set, "%s: MaxElapsed(%v): not above 0", name, t.maxElapsed)
 	ck.want(t.timeout > 0 || !tc.timeout.set && !c.defaults.timeout.set, "%s: HandlerTimeout(%v): not above 0", name, t.timeout)
 	ck.want(t.filter != nil || !tc.filter.set && !c.defaults.filter.set, "%s: Filter(nil)", name)
+	ck.want(resolvable(t.startAt), "%s: StartAt(%v): neither start, end, an offset, relative to these, nor AfterMilli", name, t.startAt)
 	ck.want(t.order >= ByKey && t.order <= Unordered, "%s: Ordering(%d): no such order", name, t.order)
 }
 
@@ -157,29 +164,32 @@ func (c *config) mergeDeadLetters(ck *checker, tc *topicConfig) string {
 }
 
 // label names a topic as its option did.
-func (t *topicConfig) label() string {
-	if t.pattern {
-		return fmt.Sprintf("TopicRegexp(%q)", t.name)
+func (t *topicConfig) label() string { return label(t.name, t.pattern) }
+
+func (t *topic) label() string { return label(t.name, t.pattern) }
+
+func label(name string, pattern bool) string {
+	if pattern {
+		return fmt.Sprintf("TopicRegexp(%q)", name)
 	}
-	return fmt.Sprintf("Topic(%q)", t.name)
+	return fmt.Sprintf("Topic(%q)", name)
 }
 
 // checkTopicNames refuses topics that are used for two things.
 func checkTopicNames(ck *checker, topics []*topic) {
 	base, retries := map[string]bool{}, map[string]*topic{}
 	for _, t := range topics {
-		key := fmt.Sprint(t.re != nil, t.name)
-		ck.want(!base[key], "Topic(%q): given twice", t.name)
-		base[key] = true
+		ck.want(!base[t.label()], "%s: given twice", t.label())
+		base[t.label()] = true
 	}
-	isBase := func(name string) bool { return base[fmt.Sprint(false, name)] }
+	isBase := func(name string) bool { return base[(&topic{name: name}).label()] }
 	for _, t := range topics {
 		if t.retry == "" {
 			continue
 		}
-		ck.want(!isBase(t.retry), "Topic(%q): RetryTopic(%q) is also a base topic", t.name, t.retry)
+		ck.want(!isBase(t.retry), "%s: RetryTopic(%q) is also a base topic", t.label(), t.retry)
 		if first := retries[t.retry]; first != nil {
-			ck.bad("Topic(%q): RetryTopic(%q) is already that of %q; every topic needs its own", t.name, t.retry, first.name)
+			ck.bad("%s: RetryTopic(%q) is already that of %s; every topic needs its own", t.label(), t.retry, first.label())
 		}
 		retries[t.retry] = t
 	}
@@ -187,8 +197,8 @@ func checkTopicNames(ck *checker, topics []*topic) {
 		if t.dead == "" {
 			continue
 		}
-		ck.want(!isBase(t.dead), "Topic(%q): DeadLetterTopic(%q) is also consumed", t.name, t.dead)
-		ck.want(retries[t.dead] == nil, "Topic(%q): DeadLetterTopic(%q) is also a retry topic", t.name, t.dead)
+		ck.want(!isBase(t.dead), "%s: DeadLetterTopic(%q) is also consumed", t.label(), t.dead)
+		ck.want(retries[t.dead] == nil, "%s: DeadLetterTopic(%q) is also a retry topic", t.label(), t.dead)
 	}
 }
 
@@ -201,11 +211,13 @@ type clientFacts struct {
 	instance   bool
 }
 
-// ownedOptions are those of kgo that the library sets itself.
-var ownedOptions = []struct {
+type ownedOption struct {
 	name string
 	opt  any
-}{
+}
+
+// ownedOptions are those of kgo that the library sets itself.
+var ownedOptions = []ownedOption{
 	{"ConsumerGroup", kgo.ConsumerGroup}, {"ConsumeTopics", kgo.ConsumeTopics}, {"ConsumeRegex", kgo.ConsumeRegex},
 	{"ConsumeExcludeTopics", kgo.ConsumeExcludeTopics}, {"ConsumePartitions", kgo.ConsumePartitions},
 	{"ConsumeStartOffset", kgo.ConsumeStartOffset}, {"ConsumeResetOffset", kgo.ConsumeResetOffset},
@@ -219,6 +231,7 @@ var ownedOptions = []struct {
 	{"TransactionalID", kgo.TransactionalID}, {"RecordPartitioner", kgo.RecordPartitioner},
 	{"ManualFlushing", kgo.ManualFlushing}, {"WithPools", kgo.WithPools}, {"ShareGroup", kgo.ShareGroup}, {"KeepControlRecords", kgo.KeepControlRecords},
 	{"DefaultProduceTopic", kgo.DefaultProduceTopic}, {"DefaultProduceTopicAlways", kgo.DefaultProduceTopicAlways}, {"GroupProtocol", kgo.GroupProtocol},
+	{"ProducerBatchMaxBytes", kgo.ProducerBatchMaxBytes}, {"ProducerBatchMaxBytesFn", kgo.ProducerBatchMaxBytesFn},
 }
 
 // checkClient refuses what the library owns and reads back what it must know. The probes have no group and no topics: they
@@ -238,15 +251,23 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 		return nil
 	}
 	defer plain.Close()
+	owned := map[string]bool{}
+	opts = slices.DeleteFunc(slices.Clone(opts), func(o kgo.Opt) bool {
+		name := ownedName(o)
+		owned[name] = true
+		return name != ""
+	})
 	probe, err := kgo.NewClient(opts...)
+	for _, o := range ownedOptions {
+		if owned[o.name] || err == nil && !sameOption(plain.OptValue(o.opt), probe.OptValue(o.opt)) {
+			ck.bad("Kafka(kgo.%s): the library sets it itself", o.name)
+		}
+	}
 	if err != nil {
 		ck.bad("Kafka, Brokers(%q): %v", c.brokers, err)
 		return nil
 	}
 	defer probe.Close()
-	for _, o := range ownedOptions {
-		ck.want(sameOption(plain.OptValue(o.opt), probe.OptValue(o.opt)), "Kafka(kgo.%s): the library sets it itself", o.name)
-	}
 	f := &clientFacts{
 		rebalance:  probe.OptValue(kgo.RebalanceTimeout).(time.Duration),  //nolint:forcetypeassert // kgo's own type
 		heartbeat:  probe.OptValue(kgo.HeartbeatInterval).(time.Duration), //nolint:forcetypeassert // kgo's own type
@@ -258,6 +279,22 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))
 	ck.want(seeded, "Brokers: none given")
 	return f
+}
+
+// ownedName returns the name of an option the library owns, by the function it is made of, "" if it is none of them: before there is a client,
+// for one made with a group would join it, and kgo refuses many of them in its own words where there is none.
+func ownedName(opt kgo.Opt) string {
+	v := reflect.Indirect(reflect.ValueOf(opt))
+	if v.Kind() != reflect.Struct || v.NumField() == 0 || v.Field(0).Kind() != reflect.Func {
+		return ""
+	}
+	parts := strings.Split(runtime.FuncForPC(v.Field(0).Pointer()).Name(), ".")
+	for _, o := range ownedOptions {
+		if slices.Contains(parts, o.name) {
+			return o.name
+		}
+	}
+	return ""
 }
 
 // sameOption compares two values that OptValue returned: functions by being set, interfaces by their type.

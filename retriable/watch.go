@@ -106,9 +106,9 @@ func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) u
 }
 
 // handledHook tells of an attempt.
-func (c *Consumer) handledHook(a *attempt, err error) {
+func (c *Consumer) handledHook(a *attempt, v Verdict, err error) {
 	now := time.Now()
-	e := Handled{Message: a.m, Took: now.Sub(a.began), Err: err}
+	e := Handled{Message: a.m, Took: now.Sub(a.began), Waited: a.waited, Verdict: v, Err: err}
 	call(c, c.hook.handled, func(h HookHandled) { h.OnHandled(e) })
 }
 

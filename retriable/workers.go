@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // pool is the workers that run the handlers, and which partition each of them is at. A worker stays at a partition for a turn: it
@@ -44,8 +46,7 @@ type worker struct {
 	wake chan struct{}
 	at   *partition // guarded by the pool's lock
 
-	// Of the record it has; its own goroutine's.
-	cur attempt
+	headers []kgo.RecordHeader // room for one attempt's, its own goroutine's
 
 	// What the watch saw of it; guarded by the pool's lock.
 	seen  uint64
@@ -248,8 +249,8 @@ func (pl *pool) attached(p *partition) int {
 func (w *worker) run() {
 	clean := false
 	defer func() {
-		if !clean {
-			w.goexit()
+		if !clean { // a handler ended this goroutine
+			go w.run()
 			return
 		}
 		pl := w.pool
@@ -267,16 +268,6 @@ func (w *worker) run() {
 		w.turn(p)
 	}
 	clean = true
-}
-
-// goexit goes on in another goroutine after a handler has ended this one: an attempt that failed like one that panicked.
-func (w *worker) goexit() {
-	p := w.cur.p
-	it := w.finish(&w.cur, &PanicError{Stack: nil})
-	if it != nil {
-		w.handOn(p, it)
-	}
-	go w.run()
 }
 
 // turn handles records of p.
@@ -305,7 +296,7 @@ func timeUp(n int, began *time.Time) bool {
 	if n >= turnRecords {
 		return true
 	}
-	if n&(n-1) != 0 { // at 1, 2, 4, 8 …
+	if n != 1 && n != 2 && n&7 != 0 {
 		return false
 	}
 	now := time.Now()

@@ -14,13 +14,14 @@ import (
 // write is a copy on its way to a retry or dead-letter topic. Its record is pending until the broker has acked it (I1), however often
 // it is refused (I9).
 type write struct {
-	p    *partition
-	it   *item
-	m    *Message // of the attempt that failed
-	err  error    // its failure
-	rec  *kgo.Record
-	dead bool
-	due  time.Time // of a retry
+	p      *partition
+	it     *item
+	m      *Message // of the attempt that failed
+	err    error    // its failure
+	rec    *kgo.Record
+	origin wire.Origin
+	dead   bool
+	due    time.Time // of a retry
 	// attempt is the coming one, of a retry.
 	attempt int
 	since   time.Time
@@ -30,7 +31,7 @@ type write struct {
 
 // newWrite begins a copy of the attempt's record: key, value and headers as first produced.
 func (p *partition) newWrite(a *attempt, err error) *write {
-	return &write{p: p, it: a.it, m: a.m, err: err, since: time.Now(), rec: &kgo.Record{
+	return &write{p: p, it: a.it, m: a.m, err: err, since: time.Now(), origin: a.origin(), rec: &kgo.Record{
 		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...), Context: a.rec.Context,
 	}}
 }
@@ -43,7 +44,7 @@ func (p *partition) write(w *write) {
 		p.mu.Unlock()
 		return
 	}
-	w.it.slot.Set(watermark.Producing)
+	w.it.Set(watermark.Producing)
 	p.producing[w] = struct{}{}
 	p.mu.Unlock()
 	p.send(w)
@@ -113,9 +114,9 @@ func (p *partition) shrink(w *write) {
 	case !w.dead && p.t.dead != "":
 		w.dead = true
 		w.rec.Topic = p.t.dead
-		w.rec.Partition = p.partition
+		w.rec.Partition = max(w.origin.Partition, 0)
 		w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), wire.DeadLetter{
-			Origin:  wire.Origin{Topic: w.m.Topic, Partition: w.m.Partition, Offset: w.m.Offset},
+			Origin:  w.origin,
 			Group:   p.c.set.group,
 			Message: "too large for " + p.t.retry, Deliveries: w.attempt - 1,
 		})
@@ -128,7 +129,7 @@ func (p *partition) later(w *write, wait time.Duration) {
 	due := ceilMilli(time.Now().Add(wait)).UnixMilli()
 	p.mu.Lock()
 	if _, ours := p.producing[w]; ours {
-		p.heap.push(entry{due: due, offset: w.it.slot.Offset(), w: w})
+		p.heap.push(entry{due: due, offset: w.it.Offset(), w: w})
 		p.nextDue.Store(p.heap.top())
 	}
 	p.mu.Unlock()
@@ -149,9 +150,9 @@ func (c *Consumer) writeFailed(w *write, topic string, err error, wait time.Dura
 	c.failMu.Unlock()
 	if first {
 		c.log.Warn("retriable: writes are refused; their records stay pending and the writes are tried again until they succeed",
-			"topic", topic, "record", w.p.position(w.it), "error", err)
+			"topic", topic, "record", w.p.name(w.it), "error", err)
 	}
-	e := ProduceFailed{Source: w.p.position(w.it), Topic: topic, Try: w.tries, Err: err, NextTry: wait}
+	e := ProduceFailed{Source: w.p.name(w.it), Topic: topic, Try: w.tries, Err: err, NextTry: wait}
 	call(c, c.hook.produceFailed, func(h HookProduceFailed) { h.OnProduceFailed(e) })
 }
 

@@ -47,25 +47,36 @@ func (s *Slot) Move(from, to State) bool { return s.state.CompareAndSwap(uint32(
 // Done resolves the record for good.
 func (s *Slot) Done() { s.state.Store(uint32(Done)) }
 
-// Segment holds the slots of records that were read together, in offset order. Owner is the caller's.
-type Segment[T any] struct {
-	Owner T
-	Slots []Slot
-	Epoch int32 // leader epoch of its records
-	low   int   // all slots below it are done
+// Item is what the caller tracks of a record: a struct E that embeds its Slot, so that the two share a cache line.
+type Item[E any] interface {
+	*E
+	Tracked() *Slot
 }
 
+// Tracked returns the slot itself: embedding a Slot makes an Item.
+func (s *Slot) Tracked() *Slot { return s }
+
+// Segment holds the items of records that were read together, in offset order. Owner is the caller's.
+type Segment[T, E any, I Item[E]] struct {
+	Owner T
+	Items []E
+	Epoch int32 // leader epoch of its records
+	low   int   // all items below it are done
+}
+
+func (s *Segment[T, E, I]) slot(i int) *Slot { return I(&s.Items[i]).Tracked() }
+
 // done reports whether every slot is, remembering how far it looked.
-func (s *Segment[T]) done() bool {
-	for s.low < len(s.Slots) && s.Slots[s.low].State() == Done {
+func (s *Segment[T, E, I]) done() bool {
+	for s.low < len(s.Items) && s.slot(s.low).State() == Done {
 		s.low++
 	}
-	return s.low == len(s.Slots)
+	return s.low == len(s.Items)
 }
 
 // Window tracks one partition. Its methods must not be called concurrently; those of its slots may.
-type Window[T any] struct {
-	segs  []*Segment[T]
+type Window[T, E any, I Item[E]] struct {
+	segs  []*Segment[T, E, I]
 	head  int   // segs[:head] are gone
 	next  int64 // the read position: above every tracked offset
 	epoch int32 // leader epoch of the last tracked record, -1 if none
@@ -73,45 +84,45 @@ type Window[T any] struct {
 }
 
 // New returns a window whose watermark and read position are both at offset start.
-func New[T any](start int64, epoch int32) *Window[T] {
-	return &Window[T]{next: start, epoch: epoch, below: epoch}
+func New[T, E any, I Item[E]](start int64, epoch int32) *Window[T, E, I] {
+	return &Window[T, E, I]{next: start, epoch: epoch, below: epoch}
 }
 
-// NewSegment makes the slots of n records that were read together, not yet tracked: give each its offset with Fill, ascending,
+// NewSegment makes the items of n records that were read together, not yet tracked: give each its offset with Fill, ascending,
 // and then hand the segment to [Window.Begin].
-func NewSegment[T any](owner T, n int, epoch int32) *Segment[T] {
-	return &Segment[T]{Owner: owner, Slots: make([]Slot, n), Epoch: epoch}
+func NewSegment[T, E any, I Item[E]](owner T, n int, epoch int32) *Segment[T, E, I] {
+	return &Segment[T, E, I]{Owner: owner, Items: make([]E, n), Epoch: epoch}
 }
 
-// Fill sets the offset of slot i.
-func (s *Segment[T]) Fill(i int, offset int64) *Slot {
-	slot := &s.Slots[i]
-	slot.offset = offset
-	return slot
+// Fill sets the offset of item i.
+func (s *Segment[T, E, I]) Fill(i int, offset int64) I {
+	item := I(&s.Items[i])
+	item.Tracked().offset = offset
+	return item
 }
 
 // Begin tracks a segment, none of whose offsets is below Next, and moves the read position past it.
-func (w *Window[T]) Begin(s *Segment[T]) {
-	if len(s.Slots) == 0 {
+func (w *Window[T, E, I]) Begin(s *Segment[T, E, I]) {
+	if len(s.Items) == 0 {
 		return
 	}
 	w.segs = append(w.segs, s)
 	w.epoch = s.Epoch
-	w.next = s.Slots[len(s.Slots)-1].offset + 1
+	w.next = s.slot(len(s.Items)-1).offset + 1
 }
 
 // Next returns the read position: one past the last tracked or skipped offset.
-func (w *Window[T]) Next() int64 { return w.next }
+func (w *Window[T, E, I]) Next() int64 { return w.next }
 
 // Epoch returns the leader epoch of the last tracked record, -1 if unknown.
-func (w *Window[T]) Epoch() int32 { return w.epoch }
+func (w *Window[T, E, I]) Epoch() int32 { return w.epoch }
 
 // SkipTo moves the read position up to next: offsets in between count as absent.
-func (w *Window[T]) SkipTo(next int64) { w.next = max(w.next, next) }
+func (w *Window[T, E, I]) SkipTo(next int64) { w.next = max(w.next, next) }
 
 // Advance drops what is resolved at the low end and returns the watermark, all below which is resolved, with the leader
 // epoch of the record just below it.
-func (w *Window[T]) Advance() (offset int64, epoch int32) {
+func (w *Window[T, E, I]) Advance() (offset int64, epoch int32) {
 	for w.head < len(w.segs) && w.segs[w.head].done() {
 		w.below = w.segs[w.head].Epoch
 		w.segs[w.head] = nil
@@ -123,13 +134,13 @@ func (w *Window[T]) Advance() (offset int64, epoch int32) {
 		return w.next, w.below
 	}
 	if s.low > 0 {
-		return s.Slots[s.low].offset, s.Epoch
+		return s.slot(s.low).offset, s.Epoch
 	}
-	return s.Slots[0].offset, w.below
+	return s.slot(0).offset, w.below
 }
 
 // compact reuses the room of dropped segments, at a cost that is constant per segment.
-func (w *Window[T]) compact() {
+func (w *Window[T, E, I]) compact() {
 	if w.head*2 < len(w.segs) {
 		return
 	}
@@ -138,7 +149,7 @@ func (w *Window[T]) compact() {
 	w.segs, w.head = w.segs[:n], 0
 }
 
-func (w *Window[T]) oldest() *Segment[T] {
+func (w *Window[T, E, I]) oldest() *Segment[T, E, I] {
 	if w.head == len(w.segs) {
 		return nil
 	}
@@ -146,7 +157,7 @@ func (w *Window[T]) oldest() *Segment[T] {
 }
 
 // Oldest returns the first unresolved record's segment and index, as of the last Advance; ok is false if there is none.
-func (w *Window[T]) Oldest() (s *Segment[T], i int, ok bool) {
+func (w *Window[T, E, I]) Oldest() (s *Segment[T, E, I], i int, ok bool) {
 	s = w.oldest()
 	if s == nil || s.done() {
 		return nil, 0, false
@@ -156,17 +167,17 @@ func (w *Window[T]) Oldest() (s *Segment[T], i int, ok bool) {
 
 // Truncate forgets everything tracked at or above offset: the log was cut there and goes on with other records.
 // It reports false, and does nothing, if the watermark is above offset.
-func (w *Window[T]) Truncate(offset int64) bool {
+func (w *Window[T, E, I]) Truncate(offset int64) bool {
 	if low, _ := w.Advance(); low > offset {
 		return false
 	}
 	for len(w.segs) > w.head {
 		last := w.segs[len(w.segs)-1]
-		n := len(last.Slots)
-		for n > 0 && last.Slots[n-1].offset >= offset {
+		n := len(last.Items)
+		for n > 0 && last.slot(n-1).offset >= offset {
 			n--
 		}
-		last.Slots = last.Slots[:n]
+		last.Items = last.Items[:n]
 		if n > 0 {
 			break
 		}
@@ -179,20 +190,20 @@ func (w *Window[T]) Truncate(offset int64) bool {
 
 // Count returns how many tracked records are in each state, Done included only while their segment is tracked.
 // It costs time in proportion to the window: for snapshots, not for a record's way.
-func (w *Window[T]) Count() (by [Done + 1]int) {
+func (w *Window[T, E, I]) Count() (by [Done + 1]int) {
 	for _, s := range w.segs[w.head:] {
-		for i := s.low; i < len(s.Slots); i++ {
-			by[s.Slots[i].State()]++
+		for i := s.low; i < len(s.Items); i++ {
+			by[s.slot(i).State()]++
 		}
 	}
 	return by
 }
 
 // Each calls f for the slots from the watermark up, as of the last Advance, some of which may be done.
-func (w *Window[T]) Each(f func(*Slot)) {
+func (w *Window[T, E, I]) Each(f func(*Slot)) {
 	for _, s := range w.segs[w.head:] {
-		for i := s.low; i < len(s.Slots); i++ {
-			f(&s.Slots[i])
+		for i := s.low; i < len(s.Items); i++ {
+			f(s.slot(i))
 		}
 	}
 }

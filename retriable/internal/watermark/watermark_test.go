@@ -8,10 +8,24 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
+// entry is the least that can be tracked.
+type entry struct{ watermark.Slot }
+
+type (
+	window  = watermark.Window[int, entry, *entry]
+	segment = watermark.Segment[int, entry, *entry]
+)
+
+func newWindow(start int64, epoch int32) *window { return watermark.New[int, entry](start, epoch) }
+
+func newSegment(owner, n int, epoch int32) *segment {
+	return watermark.NewSegment[int, entry](owner, n, epoch)
+}
+
 // track begins a segment over the given offsets.
-func track(w *watermark.Window[int], owner int, offsets ...int64) []*watermark.Slot {
-	s := watermark.NewSegment(owner, len(offsets), 0)
-	slots := make([]*watermark.Slot, len(offsets))
+func track(w *window, owner int, offsets ...int64) []*entry {
+	s := newSegment(owner, len(offsets), 0)
+	slots := make([]*entry, len(offsets))
 	for i, o := range offsets {
 		slots[i] = s.Fill(i, o)
 	}
@@ -19,7 +33,7 @@ func track(w *watermark.Window[int], owner int, offsets ...int64) []*watermark.S
 	return slots
 }
 
-func wantAt(t *testing.T, w *watermark.Window[int], want int64) {
+func wantAt(t *testing.T, w *window, want int64) {
 	t.Helper()
 	if got, _ := w.Advance(); got != want {
 		t.Fatalf("watermark is %d, want %d", got, want)
@@ -27,7 +41,7 @@ func wantAt(t *testing.T, w *watermark.Window[int], want int64) {
 }
 
 func TestWatermarkIsContiguous(t *testing.T) {
-	w := watermark.New[int](10, -1)
+	w := newWindow(10, -1)
 	wantAt(t, w, 10)
 	s := track(w, 1, 10, 11, 12)
 	s[2].Done()
@@ -38,7 +52,7 @@ func TestWatermarkIsContiguous(t *testing.T) {
 }
 
 func TestGapsAreNothing(t *testing.T) {
-	w := watermark.New[int](5, -1)
+	w := newWindow(5, -1)
 	s := track(w, 1, 50, 53)
 	s = append(s, track(w, 2, 90)...)
 	wantAt(t, w, 50)
@@ -51,7 +65,7 @@ func TestGapsAreNothing(t *testing.T) {
 }
 
 func TestSkipToMovesAnIdleWatermark(t *testing.T) {
-	w := watermark.New[int](5, -1)
+	w := newWindow(5, -1)
 	w.SkipTo(9)
 	wantAt(t, w, 9)
 	s := track(w, 1, 9)
@@ -64,21 +78,21 @@ func TestSkipToMovesAnIdleWatermark(t *testing.T) {
 }
 
 func TestEpochIsThatOfTheRecordBelowTheWatermark(t *testing.T) {
-	w := watermark.New[int](0, 3)
+	w := newWindow(0, 3)
 	if _, e := w.Advance(); e != 3 {
 		t.Fatalf("epoch %d, want the start's 3", e)
 	}
-	a := watermark.NewSegment(1, 2, 4)
+	a := newSegment(1, 2, 4)
 	a.Fill(0, 0)
 	a.Fill(1, 1)
 	w.Begin(a)
-	b := watermark.NewSegment(2, 1, 7)
+	b := newSegment(2, 1, 7)
 	b.Fill(0, 2)
 	w.Begin(b)
 	for _, c := range []struct {
-		done *watermark.Slot
+		done *entry
 		want int32
-	}{{nil, 3}, {&a.Slots[0], 4}, {&a.Slots[1], 4}, {&b.Slots[0], 7}} {
+	}{{nil, 3}, {&a.Items[0], 4}, {&a.Items[1], 4}, {&b.Items[0], 7}} {
 		if c.done != nil {
 			c.done.Done()
 		}
@@ -89,7 +103,7 @@ func TestEpochIsThatOfTheRecordBelowTheWatermark(t *testing.T) {
 }
 
 func TestTruncateForgetsTheTail(t *testing.T) {
-	w := watermark.New[int](0, -1)
+	w := newWindow(0, -1)
 	s := track(w, 1, 0, 1, 2)
 	s = append(s, track(w, 2, 3, 4)...)
 	s[0].Done()
@@ -112,7 +126,7 @@ func TestTruncateForgetsTheTail(t *testing.T) {
 }
 
 func TestOldestNamesTheFirstUnresolved(t *testing.T) {
-	w := watermark.New[int](0, -1)
+	w := newWindow(0, -1)
 	if _, _, ok := w.Oldest(); ok {
 		t.Fatal("an empty window has no oldest")
 	}
@@ -121,7 +135,7 @@ func TestOldestNamesTheFirstUnresolved(t *testing.T) {
 	s[1].Set(watermark.Held)
 	w.Advance()
 	seg, i, ok := w.Oldest()
-	if !ok || seg.Owner != 7 || seg.Slots[i].Offset() != 5 || seg.Slots[i].State() != watermark.Held {
+	if !ok || seg.Owner != 7 || seg.Items[i].Offset() != 5 || seg.Items[i].State() != watermark.Held {
 		t.Fatalf("got %v %d %v", seg, i, ok)
 	}
 	if by := w.Count(); by[watermark.Held] != 1 || by[watermark.Queued] != 0 {
@@ -133,8 +147,8 @@ func TestOldestNamesTheFirstUnresolved(t *testing.T) {
 func TestWindowAgainstASortedSet(t *testing.T) {
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 1))
-		w := watermark.New[int](100, -1)
-		next, open := int64(100), map[int64]*watermark.Slot{}
+		w := newWindow(100, -1)
+		next, open := int64(100), map[int64]*entry{}
 		for range 300 {
 			switch {
 			case r.IntN(3) == 0:
@@ -169,24 +183,24 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 	}
 }
 
-func benchmark(b *testing.B, batch int, done func(s []watermark.Slot)) {
+func benchmark(b *testing.B, batch int, done func(s []entry)) {
 	b.ReportAllocs()
-	w := watermark.New[int](0, -1)
+	w := newWindow(0, -1)
 	offset := int64(0)
 	for i := 0; i < b.N; i += batch {
-		s := watermark.NewSegment(0, batch, 0)
+		s := newSegment(0, batch, 0)
 		for j := range batch {
 			s.Fill(j, offset)
 			offset++
 		}
 		w.Begin(s)
-		done(s.Slots)
+		done(s.Items)
 		w.Advance()
 	}
 }
 
 func BenchmarkBeginDoneAdvanceSequential(b *testing.B) {
-	benchmark(b, 500, func(s []watermark.Slot) {
+	benchmark(b, 500, func(s []entry) {
 		for i := range s {
 			s[i].Done()
 		}
@@ -194,7 +208,7 @@ func BenchmarkBeginDoneAdvanceSequential(b *testing.B) {
 }
 
 func BenchmarkBeginDoneAdvanceReversed(b *testing.B) {
-	benchmark(b, 500, func(s []watermark.Slot) {
+	benchmark(b, 500, func(s []entry) {
 		for i := len(s) - 1; i >= 0; i-- {
 			s[i].Done()
 		}
@@ -203,7 +217,7 @@ func BenchmarkBeginDoneAdvanceReversed(b *testing.B) {
 
 func BenchmarkBeginDoneAdvanceShuffled(b *testing.B) {
 	order := rand.Perm(500)
-	benchmark(b, 500, func(s []watermark.Slot) {
+	benchmark(b, 500, func(s []entry) {
 		for _, i := range order {
 			s[i].Done()
 		}

@@ -571,7 +571,9 @@ func TestAPartitionThatWasPausedComesBackFreshAndIsRead(t *testing.T) {
 		handled := func(round, n int) func() bool {
 			return func() bool {
 				seen := map[string]bool{}
-				for _, v := range d.of(func(v visit) bool { return strings.HasPrefix(v.value, fmt.Sprint(round, ":")) && v.cause == nil && !v.ended.IsZero() }) {
+				for _, v := range d.of(func(v visit) bool {
+					return strings.HasPrefix(v.value, fmt.Sprint(round, ":")) && v.cause == nil && !v.ended.IsZero()
+				}) {
 					seen[v.value] = true
 				}
 				return len(seen) == n

@@ -3,7 +3,6 @@ package retriable
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -22,6 +21,11 @@ type attempt struct {
 	began    time.Time // zero if nobody wants to know
 	waited   time.Duration
 	timedOut bool // the handler's time had passed when it returned
+
+	// What its error said; see inspect.
+	text     string
+	cause    error // that a verdict wraps
+	panicked *PanicError
 
 	// What the message was: handlers and middleware may have changed it.
 	number int
@@ -89,7 +93,7 @@ func (w *worker) call(a *attempt) (err error) {
 
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
-	a.ctx = a.p.handlerContext(a.m.Record)
+	a.ctx = a.p.c.withValues(a.p.ctx, a.m.Record)
 	if t.filter != nil && !a.p.retry && !a.it.asked {
 		if !t.filter(a.m.Record) {
 			return errFiltered
@@ -113,12 +117,12 @@ func callTimed(a *attempt, t *topic) error {
 // errFiltered is how call says that the filter rejected the record.
 var errFiltered = errors.New("retriable: filtered")
 
-// handlerContext is the partition's, with the values of the record's own if a hook of kgo gave it one.
-func (p *partition) handlerContext(r *kgo.Record) context.Context {
-	if r.Context == nil || r.Context == p.c.clientContext {
-		return p.ctx
+// withValues is ctx with the values of the record's own context, if a hook of kgo gave it one.
+func (c *Consumer) withValues(ctx context.Context, r *kgo.Record) context.Context {
+	if r.Context == nil || r.Context == c.clientContext {
+		return ctx
 	}
-	return valuesOf{p.ctx, r.Context}
+	return valuesOf{ctx, r.Context}
 }
 
 // valuesOf ends as the Context does and has the values of both.
@@ -142,13 +146,13 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 	}
 	v := VerdictDone
 	switch {
-	case a.timedOut && !honoured(err):
-		err = timedOut(err) // I4: one failed attempt, whatever it returned
+	case a.timedOut && !a.honoured(err):
+		err = a.late(err) // I4: one failed attempt, whatever it returned
 		v, next = w.settle(a, err)
 	case err == nil:
 		p.c.counts(w).handled.Add(1)
-		p.resolve(it)
 		next = it.leave()
+		p.resolve(it)
 	case err == errFiltered: //nolint:errorlint // our own, from call
 		p.c.counts(w).filtered.Add(1)
 		p.resolve(it)
@@ -173,23 +177,9 @@ func (w *worker) handOn(p *partition, it *item) {
 	p.push(&run{list: []*item{it}, taken: true})
 }
 
-// panicText tells a panic without its value, which may hold a payload.
-func panicText(err error) string {
-	var p *PanicError
-	if !errors.As(err, &p) {
-		return ""
-	}
-	return fmt.Sprintf("%T", p.Value)
-}
-
-// frames names the functions of a panic's stack, innermost first, without their arguments.
-func frames(err error) []string {
-	var p *PanicError
-	if !errors.As(err, &p) {
-		return nil
-	}
-	var names []string
-	for line := range strings.Lines(string(p.Stack)) {
+// frames names the functions of a panic's stack, innermost first, without their arguments, which may be payloads.
+func (e *PanicError) frames() (names []string) {
+	for line := range strings.Lines(string(e.Stack)) {
 		if i := strings.LastIndexByte(line, '('); i > 0 && line[0] != '\t' && len(names) < 12 {
 			names = append(names, line[:i])
 		}

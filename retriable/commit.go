@@ -85,47 +85,76 @@ func again(err error) bool {
 
 // commit writes the watermarks that have moved. It runs on the committer alone.
 func (c *Consumer) commit(ctx context.Context, parts []*partition, last bool) error {
-	snaps := map[topicPartition]snapshot{}
+	var snaps []snapshot
 	for _, p := range parts {
 		if s, ok := p.snapshot(last); ok {
-			snaps[p.topicPartition] = s
+			snaps = append(snaps, s)
 		}
 	}
 	if len(snaps) == 0 {
 		return nil
 	}
+	return errors.Join(c.commitAll(ctx, snaps)...)
+}
+
+// commitAll sends one request, and what is too large for one in halves.
+func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []error) {
 	began := time.Now()
-	offsets := map[string]map[int32]kgo.EpochOffset{}
-	for name, s := range snaps {
-		if offsets[name.topic] == nil {
-			offsets[name.topic] = map[int32]kgo.EpochOffset{}
+	answers := c.request(ctx, snaps)
+	var large []snapshot
+	for i, err := range answers {
+		if err != nil && tooLarge(err) && len(snaps) > 1 {
+			large = append(large, snaps[i])
+			continue
 		}
-		offsets[name.topic][name.partition] = s.at
+		if err != nil {
+			err = &CommitError{Topic: snaps[i].p.topic, Partition: snaps[i].p.partition, Offset: snaps[i].at.Offset, Err: err}
+			errs = append(errs, err)
+		}
+		snaps[i].p.answered(snaps[i].at.Offset, err, time.Since(began))
+	}
+	if n := len(large); n > 0 {
+		errs = append(errs, c.commitAll(ctx, large[:(n+1)/2])...)
+		if n > 1 {
+			errs = append(errs, c.commitAll(ctx, large[(n+1)/2:])...)
+		}
+	}
+	return errs
+}
+
+// tooLarge reports whether a broker answers so to a request with too much in it.
+func tooLarge(err error) bool {
+	return errors.Is(err, kerr.UnknownServerError) || errors.Is(err, kerr.MessageTooLarge) || errors.Is(err, kerr.InvalidCommitOffsetSize)
+}
+
+// request commits and returns the answer for each partition.
+func (c *Consumer) request(ctx context.Context, snaps []snapshot) []error {
+	offsets := map[string]map[int32]kgo.EpochOffset{}
+	for _, s := range snaps {
+		if offsets[s.p.topic] == nil {
+			offsets[s.p.topic] = map[int32]kgo.EpochOffset{}
+		}
+		offsets[s.p.topic][s.p.partition] = s.at
 	}
 	answers := map[topicPartition]error{}
 	var failed error
 	c.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
-		failed = err
-		if err == nil {
+		if failed = err; err == nil {
 			readAnswers(req, resp, answers)
 		}
 	})
-	var errs []error
-	for name, s := range snaps {
-		err, answered := answers[name]
+	errs := make([]error, len(snaps))
+	for i, s := range snaps {
+		err, ok := answers[s.p.topicPartition]
 		switch {
 		case failed != nil:
 			err = failed
-		case !answered:
+		case !ok:
 			err = errNoAnswer
 		}
-		if err != nil {
-			err = &CommitError{Topic: name.topic, Partition: name.partition, Offset: s.at.Offset, Err: err}
-			errs = append(errs, err)
-		}
-		s.p.answered(s.at.Offset, err, time.Since(began))
+		errs[i] = err
 	}
-	return errors.Join(errs...)
+	return errs
 }
 
 // readAnswers takes the code of each partition; from version 10 on the answer names topics by id alone.

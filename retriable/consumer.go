@@ -31,7 +31,7 @@ type Consumer struct {
 	failure atomic.Pointer[error] // why Run is to end by itself
 	end     context.CancelFunc    // ends the polling
 
-	// Set by Run before anything else starts.
+	// Set by Run, the client by its own first hook, before anything else starts.
 	cl            *kgo.Client
 	client        atomic.Pointer[kgo.Client] // the same, for those who come from outside
 	base          context.Context            // values of Run's context; never ends
@@ -44,9 +44,10 @@ type Consumer struct {
 	progress   chan struct{} // the same, for the poller that has patience
 	commits    chan *commitRequest
 	bytes      atomic.Int64 // of pending and held records, as of the last look
-	recordSize atomic.Int64 // of the records of late, on average
+	recordSize atomic.Int64 // of the largest records of late
 	odd        atomic.Bool  // told is not empty
 	told       []*intake    // what is to be told of once the gate is open; the gate's
+	copied     time.Time    // when what waits was last copied out of its batches; the poller's
 
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
@@ -82,7 +83,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		retries: map[string]*topic{}, names: map[string]*topic{},
 		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), progress: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{},
-		count: make([]counts, 2*cfg.concurrency),
+		count: make([]counts, 4*cfg.concurrency),
 	}
 	c.assigned.Store(new([]*partition))
 	c.waker.kick = make(chan struct{}, 1)
@@ -143,14 +144,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 		return err
 	}
 	c.base = context.WithoutCancel(ctx)
-	if c.cl, err = kgo.NewClient(c.clientOptions()...); err != nil {
-		return fmt.Errorf("retriable: making the client: %w", err)
-	}
-	c.client.Store(c.cl)
-	c.clientContext = c.cl.Context()
+	own, cut := context.WithCancel(c.base)
+	defer cut()
 	polling, end := context.WithCancel(ctx)
 	c.end = end
 	defer end()
+	if _, err = kgo.NewClient(append(c.clientOptions(), kgo.WithContext(own))...); err != nil {
+		return fmt.Errorf("retriable: making the client: %w", err)
+	}
 	if c.failure.Load() != nil {
 		end()
 	}
@@ -163,7 +164,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.pool.start()
 	c.poll(polling)
 	err = c.shutdown()
+	late := time.AfterFunc(leaveWithin, cut)
 	c.cl.Close()
+	late.Stop()
 	stop()
 	wg.Wait()
 	if left := c.pool.stop(); left > 0 {
@@ -174,6 +177,10 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	return err
 }
+
+// leaveWithin bounds the leaving of the group: a join that is parked at the broker, because another member drains, would hold it for the
+// rebalance timeout. All that matters is committed by then.
+const leaveWithin = 5 * time.Second
 
 // abort has Run drain and return err.
 func (c *Consumer) abort(err error) {
@@ -197,7 +204,7 @@ func (c *Consumer) clientOptions() []kgo.Opt {
 		kgo.OnOffsetsFetched(c.onFetched),
 		kgo.AdjustFetchOffsetsFn(c.onOffsets),
 		kgo.RecordPartitioner(newPartitioner(c.set.topics)),
-		kgo.WithHooks(groupErrors{c}),
+		kgo.WithHooks(clientHooks{c}),
 	)
 	return append(opts, c.subscription()...)
 }
@@ -209,7 +216,8 @@ func (c *clientConfig) connection() []kgo.Opt {
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.MaxDecompressBatchBytes(64 << 20),
-		kgo.RecordRetries(5), // what is refused comes back to us: we tell of it, and try again (I9)
+		kgo.ProducerLinger(0), // a copy is not worth waiting for company; under load it has some
+		kgo.RecordRetries(5),  // what is refused comes back to us: we tell of it, and try again (I9)
 	}
 	if len(c.brokers) > 0 {
 		opts = append(opts, kgo.SeedBrokers(c.brokers...))
@@ -303,18 +311,16 @@ func (g *gate) shut(f func()) {
 // poll reads until ctx is done. It never waits for a handler.
 func (c *Consumer) poll(ctx context.Context) {
 	for ctx.Err() == nil {
-		c.pollOnce(ctx)
-		c.crowd(ctx)
+		crowded := c.pollOnce(ctx)
+		c.tell()
+		if crowded || c.bytes.Load() >= c.set.maxPendingBytes {
+			c.crowd(ctx)
+		}
 	}
 }
 
-// pollOnce hands over what one poll brings, and tells of it once the gate is open.
-func (c *Consumer) pollOnce(ctx context.Context) {
-	c.pollGated(ctx)
-	c.tell()
-}
-
-func (c *Consumer) pollGated(ctx context.Context) {
+// pollOnce hands over what one poll brings. It reports whether a partition came to a bound.
+func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	ctx, cancel := c.gate.enter(ctx)
 	defer c.gate.leave()
 	defer cancel()
@@ -328,8 +334,9 @@ func (c *Consumer) pollGated(ctx context.Context) {
 		if p == nil || p.stage.Load() != live {
 			return // taken away: whoever owns it now reads it
 		}
-		p.accept(f.Records, f.HighWatermark, now)
+		crowded = p.accept(f.Records, f.HighWatermark, now) || crowded
 	})
+	return crowded
 }
 
 // partition returns the live object of a partition, nil if it is not ours.

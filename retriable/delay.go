@@ -117,9 +117,10 @@ func (p *partition) release(now int64) int64 {
 
 // queue puts records that came due in their lanes, in the order given. p.mu is held.
 func (p *partition) queue(due []*item) {
-	r := &run{list: due}
+	p.runs++
+	r := &run{list: due, no: p.runs}
 	for _, it := range due {
-		it.in = r
+		it.in = r.no
 		it.rejoin()
 		if it.keyed {
 			p.lanes.join(laneHash(it.msg.Key), it)

@@ -227,15 +227,14 @@ func wrap(k kind, err error, d time.Duration) error {
 	return &verdict{kind: k, err: err, after: d}
 }
 
-// classify walks the whole tree of wrapped and joined errors and returns the verdict that wins in it.
-func classify(err error) (k kind, after time.Duration) {
-	k = kindFailed
+// verdictOf walks the whole tree of wrapped and joined errors and returns the verdict that wins in it, nil if there is none.
+func verdictOf(err error) (best *verdict) {
 	walk(err, func(v *verdict) {
-		if v.kind < k {
-			k, after = v.kind, v.after
+		if best == nil || v.kind < best.kind {
+			best = v
 		}
 	})
-	return k, after
+	return best
 }
 
 func walk(err error, visit func(*verdict)) {

@@ -24,11 +24,10 @@ func (c *Consumer) Health(ctx context.Context) error {
 	errs := c.brokerHealth(ctx)
 	c.failMu.Lock()
 	group := c.group
-	for _, f := range c.failing {
-		e := *f
-		errs = append(errs, &e)
-	}
 	c.failMu.Unlock()
+	for _, f := range c.refusals() {
+		errs = append(errs, f)
+	}
 	if !c.joined.Load() {
 		if group == nil {
 			group = errors.New("not joined yet")
@@ -39,6 +38,30 @@ func (c *Consumer) Health(ctx context.Context) error {
 		errs = append(errs, p.health()...)
 	}
 	return errors.Join(errs...)
+}
+
+// refusals returns what is told of topics whose writes are refused, as far as a refused write is still pending: its record may have gone
+// elsewhere meanwhile, to a dead-letter topic or to another member.
+func (c *Consumer) refusals() (fs []*ProduceError) {
+	pending := map[string]bool{}
+	for _, p := range c.partitions() {
+		p.mu.Lock()
+		for w := range p.producing {
+			pending[w.rec.Topic] = pending[w.rec.Topic] || w.tries > 0
+		}
+		p.mu.Unlock()
+	}
+	c.failMu.Lock()
+	defer c.failMu.Unlock()
+	for topic, f := range c.failing {
+		if !pending[topic] {
+			delete(c.failing, topic)
+			continue
+		}
+		e := *f
+		fs = append(fs, &e)
+	}
+	return fs
 }
 
 // brokerHealth asks the brokers for the topics.

@@ -106,8 +106,8 @@ func Defaults(opts ...TopicOption) Option {
 
 // Concurrency bounds how many handlers run at once, over all topics. The default is 16. Raise it when handlers wait for the
 // network; the order by key holds whatever it is. Of several partitions no one ever occupies more than three quarters of it.
-// Handlers that have run for longer than StuckAfter count toward at most three quarters: when more of them are stuck, up to
-// a quarter more than n handlers may run, so that the other partitions go on (I11).
+// Handlers that have run for longer than StuckAfter count toward at most three quarters of it: for those beyond, workers are added (at
+// most 3n), so that a quarter stays with the partitions that are not stuck (I11).
 func Concurrency(n int) Option { return option(func(c *config) { c.concurrency = n }) }
 
 // MaxPending bounds the records per partition that are read, not yet resolved and not held. The default is 10,000. At the

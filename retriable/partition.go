@@ -56,6 +56,7 @@ type partition struct {
 	last      *run
 	open      []*run // those whose records are not all resolved or copied out
 	lanes     lanes
+	runs      uint32 // of what came due, so far
 	heap      dueHeap
 	heldBytes int64 // of the records in the heap
 	producing map[*write]struct{}
@@ -82,7 +83,7 @@ type item struct {
 	watermark.Slot                      // its place in the window
 	msg            *Message             // what the handler gets; nil once resolved
 	next           atomic.Pointer[item] // the record behind it in its lane, or laneEnd
-	in             *run                 // where it counts as pending; nil while it is in the heap. Guarded by p.mu
+	in             uint32               // the number of the run where it counts as pending, inHeap while it is there. Guarded by p.mu
 	gate           atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
 	attempt        atomic.Int32         // the delivery that is coming or running
 	size           int32                // of key, value and headers
@@ -97,6 +98,9 @@ func (p *partition) name(it *item) Position {
 	return Position{Topic: p.topic, Partition: p.partition, Offset: it.Offset()}
 }
 
+// inHeap is no run: what waits in the heap is not pending.
+const inHeap = math.MaxUint32
+
 // run is a stretch of items that workers claim one by one: a fetched batch, or records that came due together.
 type run struct {
 	base   []item
@@ -104,9 +108,10 @@ type run struct {
 	cursor atomic.Int64
 	next   *run
 
-	taken bool  // its item passed its gate before: the rest of a lane, handed on
-	bytes int64 // what its records take while one of them is neither resolved nor copied out
-	low   int   // all items below it are resolved or back in the heap
+	no    uint32 // 0 for a fetched batch
+	taken bool   // its item passed its gate before: the rest of a lane, handed on
+	bytes int64  // what its records take while one of them is neither resolved nor copied out
+	low   int    // all items below it are resolved or back in the heap
 }
 
 func (r *run) len() int { return len(r.base) + len(r.list) }
@@ -248,7 +253,7 @@ func (r *run) pending() (n int, bytes int64) {
 	whole := false
 	for i := r.low; i < r.len(); i++ {
 		it := r.at(i)
-		if it.in != r || it.State() == watermark.Done {
+		if it.in != r.no || it.State() == watermark.Done {
 			if i == r.low {
 				r.low++
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,6 +33,7 @@ func (c *Consumer) preflight(ctx context.Context) error {
 		return &BrokerError{Brokers: c.set.client.seeds, Err: err}
 	}
 	f := &flight{c: c, adm: adm, cl: cl, found: found}
+	f.settle(ctx)
 	f.topics(ctx)
 	f.group(ctx)
 	return errors.Join(f.errs...)
@@ -64,6 +66,26 @@ type flight struct {
 
 func (f *flight) bad(topic string, err error) {
 	f.errs = append(f.errs, &TopicError{Topic: topic, Err: err})
+}
+
+// settle asks again for what is missing, for a moment: a broker may not know yet of a topic that was made just now.
+func (f *flight) settle(ctx context.Context) {
+	if f.c.set.create != nil {
+		return // it may well be missing
+	}
+	for range 8 {
+		if !slices.ContainsFunc(f.c.topicNames(), f.missing) {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(250 * time.Millisecond):
+		}
+		if found, err := f.adm.ListTopics(ctx, f.c.topicNames()...); err == nil {
+			f.found = found
+		}
+	}
 }
 
 var errMissing = errors.New("the topic does not exist")

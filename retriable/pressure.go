@@ -14,7 +14,8 @@ import (
 
 const (
 	patience    = 20 * time.Millisecond // for a partition at its bound before it is paused
-	reliefEvery = 5 * time.Millisecond  // between two looks at what may be resumed
+	copyEvery   = 100 * time.Millisecond
+	reliefEvery = 5 * time.Millisecond // between two looks at what may be resumed
 )
 
 // look takes a partition's load: what it adds to the bytes of all.
@@ -47,7 +48,8 @@ func (p *partition) forget() {
 	p.bytes = 0
 }
 
-// mayRead bounds the next poll by what is left of the bytes, going by the size of the last records.
+// mayRead bounds the next poll by what is left of the bytes, going by the size of the largest of late. Otherwise a poll takes all that kgo
+// has, which only then fetches more: that goes on while this is handled.
 func (c *Consumer) mayRead() int {
 	left := c.set.maxPendingBytes - c.bytes.Load()
 	return int(min(max(left/max(c.recordSize.Load(), itemBytes), 1), math.MaxInt32))
@@ -91,7 +93,8 @@ func (c *Consumer) crowd(ctx context.Context) {
 // crowded returns the partitions at a bound that are not paused yet. With hopeful those are paused at once, and left out, whose bound
 // running handlers cannot relieve.
 func (c *Consumer) crowded(hopeful bool) (at []*partition) {
-	if c.bytes.Load() >= c.set.maxPendingBytes {
+	if now := time.Now(); c.bytes.Load() >= c.set.maxPendingBytes && now.Sub(c.copied) >= copyEvery {
+		c.copied = now
 		c.copyOut()
 	}
 	var hopeless []*partition
@@ -99,7 +102,8 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 		if p.paused.Load() || p.stage.Load() != live {
 			continue
 		}
-		l := p.admit(time.Now())
+		p.admit(time.Now())
+		l := p.look()
 		switch {
 		case !c.full(p, l):
 			p.crowded.Store(false)
@@ -173,7 +177,8 @@ func (c *Consumer) relieveLoop(ctx context.Context) {
 		if len(paused) > 0 {
 			c.gate.shut(func() {
 				c.resume(slices.DeleteFunc(paused, func(p *partition) bool {
-					return p.stage.Load() != live || !c.relaxed(p.admit(time.Now())) || p.waiting() > 0
+					p.admit(time.Now())
+					return p.stage.Load() != live || !c.relaxed(p.look()) || p.waiting() > 0
 				}))
 			})
 			c.tell()
@@ -205,7 +210,7 @@ func (r *run) copyOut() {
 	}
 	var own int64
 	for i := r.low; i < len(r.base); i++ {
-		if it := &r.base[i]; it.in == r && it.State() != watermark.Done {
+		if it := &r.base[i]; it.in == r.no && it.State() != watermark.Done {
 			own += int64(it.size) + itemBytes
 		}
 	}
@@ -214,7 +219,7 @@ func (r *run) copyOut() {
 	}
 	for i := r.low; i < len(r.base); i++ {
 		it := &r.base[i]
-		if it.in != r || it.copied || !it.Move(watermark.Queued, watermark.Copying) {
+		if it.in != r.no || it.copied || !it.Move(watermark.Queued, watermark.Copying) {
 			continue
 		}
 		m := *it.msg

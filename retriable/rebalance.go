@@ -15,13 +15,20 @@ import (
 // The hooks below run one after another on kgo's goroutines, also with empty maps. Within an assignment: onAssigned, onFetched,
 // onOffsets, then records, then onRevoked or onLost.
 
-// groupErrors keeps why the group cannot be joined, for Health.
-type groupErrors struct{ c *Consumer }
+// clientHooks is what kgo tells of the client itself.
+type clientHooks struct{ c *Consumer }
 
-// OnGroupManageError implements kgo.HookGroupManageError.
-func (g groupErrors) OnGroupManageError(err error) {
-	g.c.unjoined(err)
-	g.c.log.Warn("retriable: the group session ended; joining again", "group", g.c.set.group, "error", err)
+// OnNewClient implements kgo.HookNewClient: the group's hooks may run before kgo.NewClient has returned.
+func (h clientHooks) OnNewClient(cl *kgo.Client) {
+	h.c.cl = cl
+	h.c.clientContext = cl.Context()
+	h.c.client.Store(cl)
+}
+
+// OnGroupManageError implements kgo.HookGroupManageError: why the group cannot be joined, for Health.
+func (h clientHooks) OnGroupManageError(err error) {
+	h.c.unjoined(err)
+	h.c.log.Warn("retriable: the group session ended; joining again", "group", h.c.set.group, "error", err)
 }
 
 func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
@@ -133,9 +140,11 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 		topics = append(topics, t)
 	}
 	adm := kadm.NewClient(c.cl)
-	ends, err := adm.ListEndOffsets(ctx, topics...)
-	if err != nil && len(ends) == 0 {
-		return nil, err
+	timed, cancel := context.WithTimeout(ctx, c.set.commitTimeout())
+	defer cancel()
+	ends, err := adm.ListEndOffsets(timed, topics...)
+	if err != nil {
+		c.log.Debug("retriable: not all ends of the log could be listed", "error", err)
 	}
 	starts := map[topicPartition]start{}
 	for t, parts := range offsets {
@@ -147,6 +156,7 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 			}
 			s := start{end: end}
 			f, ok := c.fetched[name]
+			err = nil
 			switch s.committed = ok && f.offset >= 0; {
 			case s.committed && end >= 0 && f.offset > end:
 				c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
@@ -307,6 +317,8 @@ func (p *partition) fence(out *outcome) Drained {
 	})
 	clear(p.producing)
 	p.forget()
+	d.Dropped += len(p.stash)
+	p.stash = nil
 	p.first, p.last, p.open, p.heap, p.lanes = nil, nil, nil, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
 	if d.Abandoned > 0 {

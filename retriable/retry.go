@@ -14,10 +14,10 @@ import (
 func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 	p, c, it := a.p, a.p.c, a.it
 	n := c.counts(w)
-	k, after := classify(err)
+	k, after := a.inspect(err)
 	switch k {
 	case kindAbort:
-		c.abort(errors.Unwrap(verdictOf(err)))
+		c.abort(a.cause)
 		it.Set(watermark.Queued) // unresolved, and nothing of its key may pass it
 		return VerdictAbort, nil
 	case kindPostpone:
@@ -32,8 +32,9 @@ func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 		return VerdictDrop, it.leave()
 	}
 	n.failed.Add(1)
-	if text := panicText(err); text != "" {
-		c.log.Warn("retriable: a handler panicked", "record", p.name(it), "attempt", a.number, "panic", text, "frames", frames(err))
+	if a.panicked != nil {
+		c.log.Warn("retriable: a handler panicked", "record", p.name(it), "attempt", a.number,
+			"panic", fmt.Sprintf("%T", a.panicked.Value), "frames", a.panicked.frames())
 	}
 	if due, ok := p.nextAttempt(a, k, after); ok {
 		p.sendRetry(a, err, due)
@@ -49,27 +50,43 @@ func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 }
 
 // honoured reports whether a verdict counts although the handler's time had passed.
-func honoured(err error) bool {
-	k, _ := classify(err)
+func (a *attempt) honoured(err error) bool {
+	if err == nil {
+		return false
+	}
+	k, _ := a.inspect(err)
 	return k == kindPermanent || k == kindDrop
 }
 
-// timedOut is the failure of an attempt whose time had passed, whatever the handler made of it: no verdict of its counts.
-func timedOut(err error) error {
+// late is the failure of an attempt whose time had passed, whatever the handler made of it: no verdict of its counts.
+func (a *attempt) late(err error) error {
 	if err == nil {
 		return ErrTimeout
 	}
-	return fmt.Errorf("%w: %s", ErrTimeout, err.Error())
+	return fmt.Errorf("%w: %s", ErrTimeout, a.text)
 }
 
-// verdictOf returns the winning verdict in err's tree.
-func verdictOf(err error) (best *verdict) {
-	walk(err, func(v *verdict) {
-		if best == nil || v.kind < best.kind {
-			best = v
+// inspect takes out of a handler's error all that is ever asked of it: the verdict, the text, and whether it was a panic. The methods of the
+// error are the user's and may panic themselves: such a one is an ordinary failure.
+func (a *attempt) inspect(err error) (k kind, after time.Duration) {
+	defer func() {
+		if v := recover(); v != nil {
+			k, after = kindFailed, 0
+			a.text = fmt.Sprintf("retriable: an error of type %T that panics", err)
 		}
-	})
-	return best
+	}()
+	a.text = ""
+	var p *PanicError
+	if errors.As(err, &p) {
+		a.panicked = p
+	}
+	v := verdictOf(err)
+	a.text = err.Error()
+	if v == nil {
+		return kindFailed, 0
+	}
+	a.cause = v.err
+	return v.kind, v.after
 }
 
 // nextAttempt says when a failed record is due again; false if it has had its last attempt.
@@ -144,7 +161,7 @@ func (a *attempt) firstFailure() int64 {
 func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	r := wire.Retry{
 		Origin: a.origin(), Attempt: a.number + 1, Due: due.UnixMilli(), Group: p.c.set.group,
-		FirstFailure: a.firstFailure(), Error: err.Error(),
+		FirstFailure: a.firstFailure(), Error: a.text,
 	}
 	w := p.newWrite(a, err)
 	w.due, w.attempt = due, r.Attempt
@@ -157,7 +174,7 @@ func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 func (p *partition) deadLetter(a *attempt, err error, permanent bool) {
 	d := wire.DeadLetter{
 		Origin: a.origin(), Group: p.c.set.group, Deliveries: a.number,
-		Message: p.reason(a, permanent), FirstFailure: a.firstFailure(), Error: err.Error(),
+		Message: p.reason(a, permanent), FirstFailure: a.firstFailure(), Error: a.text,
 	}
 	w := p.newWrite(a, err)
 	w.dead = true
@@ -189,7 +206,7 @@ func (p *partition) postpone(a *attempt, d time.Duration) {
 	it, due := a.it, ceilMilli(time.Now().Add(d)).UnixMilli()
 	m := Message{Record: cloneRecord(&a.rec), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
 	p.mu.Lock()
-	it.msg, it.copied, it.in, it.ready = &m, true, nil, due
+	it.msg, it.copied, it.in, it.ready = &m, true, inHeap, due
 	it.Set(watermark.Postponed)
 	if p.stage.Load() == live {
 		p.heap.push(entry{due: due, offset: it.Offset(), it: it})

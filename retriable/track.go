@@ -22,13 +22,13 @@ type intake struct {
 	bad     int
 }
 
-// accept takes the records of a poll, in the gate, and tracks as many as the bounds let in. The rest waits untracked.
-func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) {
+// accept takes the records of a poll, in the gate, and tracks as many as the bounds let in. The rest
+// waits untracked. It reports whether the partition is at a bound.
+func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full bool) {
 	p.mu.Lock()
 	p.end = max(p.end, end)
 	if len(recs) > 0 {
 		p.blocked = nil
-		p.c.recordSize.Store((7*p.c.recordSize.Load() + recordBytes(recs[len(recs)-1]) + itemBytes) / 8)
 		if len(p.stash) == 0 {
 			p.stash = recs
 		} else {
@@ -36,41 +36,38 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) {
 		}
 	}
 	p.mu.Unlock()
-	p.admit(now)
+	return p.admit(now)
 }
 
 // batchRecords is how many records become one batch at most: so many messages still fit the allocator's small classes.
 const batchRecords = 256
 
 // admit tracks what waits as far as the bounds let it, and gives it to the workers or the heap. Only the poller, and who has shut the
-// gate, calls it.
-func (p *partition) admit(now time.Time) load {
-	for {
-		p.mu.Lock()
-		l := p.weigh()
-		n := min(len(p.stash), p.c.room(l), batchRecords)
-		recs := p.fresh(p.stash[:n])
-		p.stash = p.stash[n:]
-		if len(p.stash) == 0 {
-			p.stash = nil
-			p.window.SkipTo(p.skip)
-		}
-		p.mu.Unlock()
-		if n == 0 {
-			return l
-		}
-		for len(recs) > 0 {
-			n := 1
-			for n < len(recs) && recs[n].LeaderEpoch == recs[0].LeaderEpoch {
-				n++
-			}
-			if in := p.acceptBatch(recs[:n], now); in.odd() {
-				p.c.told = append(p.c.told, in)
-				p.c.odd.Store(true)
-			}
-			recs = recs[n:]
-		}
+// gate, calls it. It reports whether that brought the partition to a bound.
+func (p *partition) admit(now time.Time) (full bool) {
+	p.mu.Lock()
+	room := p.c.room(p.weigh())
+	n := min(len(p.stash), room)
+	recs := p.fresh(p.stash[:n])
+	p.stash = p.stash[n:]
+	full = n == room
+	if len(p.stash) == 0 {
+		p.stash = nil
+		p.window.SkipTo(p.skip)
 	}
+	p.mu.Unlock()
+	for len(recs) > 0 {
+		n := min(len(recs), batchRecords)
+		for recs[n-1].LeaderEpoch != recs[0].LeaderEpoch { // they only grow
+			n--
+		}
+		if in := p.acceptBatch(recs[:n], now); in.odd() {
+			p.c.told = append(p.c.told, in)
+			p.c.odd.Store(true)
+		}
+		recs = recs[n:]
+	}
+	return full
 }
 
 // waiting is how many records are read but not let in.
@@ -150,14 +147,16 @@ func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
 	if p.t.order == ByKey {
 		in.hashes = make([]uint64, len(recs))
 	}
+	ready, largest := now.UnixMilli(), int64(0)
 	for i, r := range recs {
 		it := seg.Fill(i, r.Offset)
-		it.in, it.ready = in.run, in.now.UnixMilli()
+		it.ready = ready
 		it.msg = &msgs[i]
 		it.msg.Record = r
 		it.msg.Source = Position{p.topic, p.partition, r.Offset}
 		it.msg.Attempt = 1
 		size := recordBytes(r)
+		largest = max(largest, size+itemBytes)
 		in.run.bytes += size + itemBytes
 		it.size = int32(min(size, 1<<31-1))
 		if p.retry {
@@ -173,6 +172,7 @@ func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
 			}
 		}
 	}
+	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()*15/16))
 	in.publish(seg)
 	return in
 }
@@ -195,7 +195,7 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	in.bad += h.Bad
 	if h.Group != "" && h.Group != p.c.set.group {
 		in.foreign++ // another group's: done at once
-		it.apart, it.in = true, nil
+		it.apart, it.in = true, inHeap
 		it.Done()
 		return
 	}
@@ -243,7 +243,7 @@ func (t *topic) covers(name string) bool {
 func (in *intake) hold(it *item, due int64) {
 	m := *it.msg
 	m.Record = cloneRecord(m.Record)
-	it.msg, it.copied, it.apart, it.in, it.ready = &m, true, true, nil, due
+	it.msg, it.copied, it.apart, it.in, it.ready = &m, true, true, inHeap, due
 	it.Set(watermark.Held)
 	in.held = append(in.held, entry{due: due, offset: it.Offset(), it: it})
 	if len(in.p.c.hook.held) > 0 {

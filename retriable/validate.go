@@ -231,7 +231,7 @@ var ownedOptions = []ownedOption{
 	{"TransactionalID", kgo.TransactionalID}, {"RecordPartitioner", kgo.RecordPartitioner},
 	{"ManualFlushing", kgo.ManualFlushing}, {"WithPools", kgo.WithPools}, {"ShareGroup", kgo.ShareGroup}, {"KeepControlRecords", kgo.KeepControlRecords},
 	{"DefaultProduceTopic", kgo.DefaultProduceTopic}, {"DefaultProduceTopicAlways", kgo.DefaultProduceTopicAlways}, {"GroupProtocol", kgo.GroupProtocol},
-	{"ProducerBatchMaxBytes", kgo.ProducerBatchMaxBytes}, {"ProducerBatchMaxBytesFn", kgo.ProducerBatchMaxBytesFn},
+	{"WithContext", kgo.WithContext}, {"ProducerBatchMaxBytes", kgo.ProducerBatchMaxBytes}, {"ProducerBatchMaxBytesFn", kgo.ProducerBatchMaxBytesFn},
 }
 
 // checkClient refuses what the library owns and reads back what it must know. The probes have no group and no topics: they

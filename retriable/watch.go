@@ -75,7 +75,8 @@ func (c *Consumer) tellStuck(p *partition, o Oldest) {
 }
 
 // sample finds the handlers that run for longer than after: those whose worker has ended nothing since it was last seen so. When they
-// take more than three quarters of the workers others are lent in their place, up to a quarter: for partitions that are not stuck (I11).
+// take more than three quarters of the workers others are lent in their place, for partitions that are not stuck (I11): one that is gets no
+// more of them, so that what can be lent is bounded by the partitions.
 func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) uint64) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
@@ -97,7 +98,7 @@ func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) u
 	}
 	pl.lent = 0
 	if pl.n > 1 {
-		pl.lent = min(max(n-pl.most(), 0), pl.n-pl.most())
+		pl.lent = min(max(n-pl.most(), 0), 3*pl.n)
 	}
 	if len(before)+len(pl.stuck) > 0 {
 		pl.updateAll()

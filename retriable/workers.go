@@ -201,6 +201,7 @@ func (pl *pool) next(w *worker) *partition {
 	for {
 		pl.detach(w)
 		if pl.closed || pl.live > pl.n+pl.lent {
+			pl.wakeOne() // the wake that it may have been given
 			return nil
 		}
 		if len(pl.ready) > 0 {
@@ -296,7 +297,7 @@ func timeUp(n int, began *time.Time) bool {
 	if n >= turnRecords {
 		return true
 	}
-	if n != 1 && n != 2 && n&7 != 0 {
+	if n != 1 && n&15 != 0 {
 		return false
 	}
 	now := time.Now()

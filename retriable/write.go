@@ -32,7 +32,8 @@ type write struct {
 // newWrite begins a copy of the attempt's record: key, value and headers as first produced.
 func (p *partition) newWrite(a *attempt, err error) *write {
 	return &write{p: p, it: a.it, m: a.m, err: err, since: time.Now(), origin: a.origin(), rec: &kgo.Record{
-		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...), Context: a.rec.Context,
+		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...),
+		Context: p.c.withValues(p.writes, &a.rec),
 	}}
 }
 
@@ -95,16 +96,19 @@ func (p *partition) refused(w *write, err error) {
 		p.later(w, 100*time.Millisecond) // kgo's buffer is full: no refusal, only a wait
 		return
 	}
+	p.mu.Lock()
 	w.tries++
 	wait := min(100*time.Millisecond<<min(w.tries-1, 6), 5*time.Second)
 	if errors.Is(err, kerr.MessageTooLarge) {
 		p.shrink(w)
 	}
+	p.mu.Unlock()
 	p.c.writeFailed(w, topic, err, wait)
 	p.later(w, wait)
 }
 
-// shrink makes a copy that was too large smaller: first without our text headers, then as a dead letter, which may be larger.
+// shrink makes a copy that was too large smaller: first without our text headers, then as a dead letter, which may be larger. p.mu is
+// held, for Health looks at what is being written.
 func (p *partition) shrink(w *write) {
 	switch {
 	case w.tries == 1: // perhaps only the batch it was in: once more as it is
@@ -114,7 +118,9 @@ func (p *partition) shrink(w *write) {
 	case !w.dead && p.t.dead != "":
 		w.dead = true
 		w.rec.Topic = p.t.dead
-		w.rec.Partition = max(w.origin.Partition, 0)
+		if w.rec.Partition = w.origin.Partition; w.rec.Partition < 0 {
+			w.rec.Partition = p.partition
+		}
 		w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), wire.DeadLetter{
 			Origin:  w.origin,
 			Group:   p.c.set.group,

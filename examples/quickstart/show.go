@@ -44,7 +44,7 @@ func newShow(brokers []string) (*show, error) {
 	return &show{brokers: brokers, client: client, books: newBooks()}, nil
 }
 
-// play is the story. Members come and go while orders flow, but when no failed order waits: what is finished above a record
+// play is the story, up to the last member's stop. Members come and go while orders flow, but when no failed order waits: what is finished above a record
 // that still waits would be delivered again by the next owner of its partition.
 func (s *show) play(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errSlow)
@@ -84,7 +84,7 @@ func (s *show) play(ctx context.Context) error {
 	}
 
 	fmt.Println("\nThe first one stops too.")
-	return s.stopAll()
+	return nil
 }
 
 // join starts a member and waits until it has joined the group.
@@ -157,11 +157,11 @@ func (s *show) produce(ctx context.Context, orders ...order) error {
 		}
 		records[i] = &kgo.Record{Topic: "orders", Key: fmt.Appendf(nil, "customer-%02d", o.ID%customers), Value: value}
 	}
-	for i, result := range s.client.ProduceSync(ctx, records...) {
-		if result.Err != nil {
-			return fmt.Errorf("producing: %w", result.Err)
-		}
-		s.books.produced(orders[i])
+	if err := s.client.ProduceSync(ctx, records...).FirstErr(); err != nil {
+		return fmt.Errorf("producing: %w", err)
+	}
+	for _, o := range orders {
+		s.books.produced(o)
 	}
 	return nil
 }

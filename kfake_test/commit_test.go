@@ -408,6 +408,49 @@ func TestForeignCommitMetadataIsHarmless(t *testing.T) {
 	})
 }
 
+func TestADamagedMapIsNoMap(t *testing.T) {
+	bubble(t, "orders", func(b *bed) {
+		b.produce("orders", 0, seq(10)...)
+		free := make(chan struct{})
+		c := b.start("g", retriable.Topic("orders", retriable.HandlerFunc(func(_ context.Context, m *retriable.Message) error {
+			if m.Offset == 0 {
+				<-free
+			}
+			return nil
+		}), retriable.NoDeadLetters()))
+		defer c.end()
+		defer close(free)
+		time.Sleep(3 * time.Second)
+		text := b.cluster.GroupInfo("g").Commits["orders"][0].Metadata
+		if text == "" {
+			b.Fatal("no map: the story shows nothing")
+		}
+		damaged := []string{text[:len(text)-1], text + "A", text[1:], strings.ToLower(text), strings.Repeat(text, 2)}
+		for i := range len(text) {
+			other := byte('A')
+			if text[i] == other {
+				other = 'B'
+			}
+			damaged = append(damaged, text[:i]+string(other)+text[i+1:])
+		}
+		for i, metadata := range append(damaged, text) {
+			if metadata == text && i < len(damaged) {
+				continue
+			}
+			group := fmt.Sprint("g", i)
+			b.commitAs(group, "orders", 0, 0, metadata)
+			var d diary
+			c := b.start(group, retriable.Topic("orders", d.handler("", done), retriable.NoDeadLetters()))
+			time.Sleep(2 * time.Second)
+			if want := map[bool]int{false: 10, true: 1}[metadata == text]; len(d.all()) != want {
+				b.Errorf("with %q, of %q: %d deliveries, want %d", metadata, text, len(d.all()), want)
+			}
+			c.clean()
+			wantEqual(b.T, "committed", b.committed(group, "orders", 0), 10)
+		}
+	})
+}
+
 func TestStartAtIsResolvedAndCommittedWithTheAssignment(t *testing.T) {
 	for _, s := range []struct {
 		name string

@@ -52,6 +52,12 @@ func (b *bed) gate() *gate {
 func (g *gate) wait() { <-g.ch }
 func (g *gate) open() { g.once.Do(func() { close(g.ch) }) }
 
+// pass lets time pass. What was done in it has happened before what the story does next, as the race detector sees it.
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
 // until waits for something to become true, for at most d of fake time.
 func (b *bed) until(what string, d time.Duration, ok func() bool) {
 	b.Helper()

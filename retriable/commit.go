@@ -8,6 +8,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // Every offset of the consumer is written by one goroutine, the committer: at each interval for all partitions, and on request of a
@@ -21,11 +23,16 @@ type commitRequest struct {
 	done  chan error
 }
 
-// snapshot is what one commit says of one partition.
+// snapshot is what one commit says of one partition: one look gives both the offset and the map of what is finished above it.
 type snapshot struct {
-	p  *partition
-	at kgo.EpochOffset
+	p    *partition
+	at   kgo.EpochOffset
+	text string // the map, for the commit's metadata
+	cut  bool   // not all of it fits
 }
+
+// maxCommitBytes bounds the metadata of one request: brokers refuse larger ones as a whole, for ever.
+const maxCommitBytes = 256 << 10
 
 func (c *Consumer) commitLoop(ctx context.Context) {
 	tick := time.NewTicker(c.set.commitInterval)
@@ -91,10 +98,17 @@ func (c *Consumer) commit(ctx context.Context, parts []*partition, last bool) er
 			snaps = append(snaps, s)
 		}
 	}
-	if len(snaps) == 0 {
-		return nil
+	var errs []error
+	for len(snaps) > 0 {
+		n, bytes := 0, 0
+		for n < len(snaps) && (n == 0 || bytes+len(snaps[n].text) <= maxCommitBytes) {
+			bytes += len(snaps[n].text)
+			n++
+		}
+		errs = append(errs, c.commitAll(ctx, snaps[:n])...)
+		snaps = snaps[n:]
 	}
-	return errors.Join(c.commitAll(ctx, snaps)...)
+	return errors.Join(errs...)
 }
 
 // commitAll sends one request, and what is too large for one in halves.
@@ -107,11 +121,17 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 			large = append(large, snaps[i])
 			continue
 		}
+		if errors.Is(err, kerr.OffsetMetadataTooLarge) && len(snaps[i].text) > 0 {
+			if s, ok := c.shorten(snaps[i]); ok {
+				errs = append(errs, c.commitAll(ctx, []snapshot{s})...)
+				continue
+			}
+		}
 		if err != nil {
 			err = &CommitError{Topic: snaps[i].p.topic, Partition: snaps[i].p.partition, Offset: snaps[i].at.Offset, Err: err}
 			errs = append(errs, err)
 		}
-		snaps[i].p.answered(snaps[i].at.Offset, err, time.Since(began))
+		snaps[i].p.answered(snaps[i], err, time.Since(began))
 	}
 	if n := len(large); n > 0 {
 		errs = append(errs, c.commitAll(ctx, large[:(n+1)/2])...)
@@ -120,6 +140,20 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 		}
 	}
 	return errs
+}
+
+// shorten learns from a refusal that this broker allows less metadata than we thought, and encodes the map anew.
+func (c *Consumer) shorten(s snapshot) (snapshot, bool) {
+	limit := len(s.text) / 2
+	c.mapLimit.Store(int64(limit))
+	c.log.Warn("retriable: the broker allows less commit metadata than thought (offset.metadata.max.bytes); finished offsets that no longer fit may be delivered again after a restart",
+		"limit", limit)
+	s.p.mu.Lock()
+	defer s.p.mu.Unlock()
+	if s.text, s.cut = s.p.encodeMap(s.at.Offset, limit); len(s.text) > limit {
+		s.text = ""
+	}
+	return s, true
 }
 
 // tooLarge reports whether a broker answers so to a request with too much in it.
@@ -136,6 +170,19 @@ func (c *Consumer) request(ctx context.Context, snaps []snapshot) []error {
 		}
 		offsets[s.p.topic][s.p.partition] = s.at
 	}
+	texts := map[topicPartition]*string{}
+	for i := range snaps {
+		texts[snaps[i].p.topicPartition] = &snaps[i].text
+	}
+	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		for i := range req.Topics {
+			t := &req.Topics[i]
+			for j := range t.Partitions {
+				t.Partitions[j].Metadata = texts[topicPartition{t.Topic, t.Partitions[j].Partition}]
+			}
+		}
+		return nil
+	})
 	answers := map[topicPartition]error{}
 	var failed error
 	c.cl.CommitOffsetsSync(ctx, offsets, func(_ *kgo.Client, req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse, err error) {
@@ -176,7 +223,7 @@ func readAnswers(req *kmsg.OffsetCommitRequest, resp *kmsg.OffsetCommitResponse,
 
 var errNoAnswer = errors.New("the broker's answer leaves it out")
 
-// snapshot says what to commit, if anything: the watermark, and only upwards (I2), and after the fence only its own (I3).
+// snapshot says what to commit, if anything: the watermark, and only upwards (I2), with the map; and after the fence only its own (I3).
 func (p *partition) snapshot(last bool) (snapshot, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,18 +231,46 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 		return snapshot{}, false
 	}
 	offset, epoch := p.window.Advance()
-	if offset < 0 || offset <= p.committed {
+	if offset < 0 || offset < p.committed {
 		return snapshot{}, false
 	}
-	return snapshot{p, kgo.EpochOffset{Offset: offset, Epoch: epoch}}, true
+	s := snapshot{p: p, at: kgo.EpochOffset{Offset: offset, Epoch: epoch}}
+	s.text, s.cut = p.encodeMap(offset, int(p.c.mapLimit.Load()))
+	return s, offset > p.committed || s.text != p.text
+}
+
+// encodeMap tells which offsets above base are finished: of what was read, and of what the map that was there before says of the rest.
+// p.mu is held.
+func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
+	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: p.window.Done()}
+	for _, r := range p.claims {
+		r.From = max(r.From, p.window.Next())
+		if r.From >= r.To {
+			continue
+		}
+		m.Epoch = max(m.Epoch, p.claimEpoch)
+		if n := len(m.Done); n > 0 && m.Done[n-1].To >= r.From {
+			m.Done[n-1].To = r.To
+			continue
+		}
+		m.Done = append(m.Done, r)
+	}
+	if len(m.Done) == 0 {
+		p.fill = 0
+		return "", false
+	}
+	text, kept := m.Encode(base, limit)
+	p.fill = float64(len(text)) / float64(max(limit, 1))
+	return text, kept < len(m.Done)
 }
 
 // answered takes the broker's answer for one partition.
-func (p *partition) answered(offset int64, err error, took time.Duration) {
+func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	p.mu.Lock()
 	first := false
 	if err == nil {
-		p.committed = max(p.committed, offset)
+		p.committed = max(p.committed, s.at.Offset)
+		p.text = s.text
 		p.refusals = 0
 	} else {
 		first = p.refusals == 0
@@ -205,6 +280,6 @@ func (p *partition) answered(offset int64, err error, took time.Duration) {
 	if first && !again(err) {
 		p.c.log.Warn("retriable: a commit is refused; it is tried again with every interval", "error", err)
 	}
-	e := Committed{Topic: p.topic, Partition: p.partition, Offset: offset, Took: took, Err: err}
+	e := Committed{Topic: p.topic, Partition: p.partition, Offset: s.at.Offset, Took: took, Cut: s.cut, Err: err}
 	call(p.c, p.c.hook.committed, func(h HookCommitted) { h.OnCommitted(e) })
 }

@@ -6,11 +6,15 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // Consumer is one member of a consumer group. Make it with [New], run it once with [Consumer.Run]. All methods may be called from any
@@ -37,13 +41,16 @@ type Consumer struct {
 	base          context.Context            // values of Run's context; never ends
 	clientContext context.Context            // kgo's own, to tell a record's context from it
 	sizes         map[string]int64           // max.message.bytes of the retry and dead-letter topics
+	idle          bool                       // there was no topic to consume at the start
 
 	gate       gate
 	waker      waker
+	renewer    renewer
 	relief     chan struct{} // 1-buffered: something ended at a partition that is at a bound
 	progress   chan struct{} // the same, for the poller that has patience
 	commits    chan *commitRequest
 	bytes      atomic.Int64 // of pending and held records, as of the last look
+	mapLimit   atomic.Int64 // characters that the broker allows as a commit's metadata
 	recordSize atomic.Int64 // of the largest records of late
 	odd        atomic.Bool  // told is not empty
 	told       []*intake    // what is to be told of once the gate is open; the gate's
@@ -52,6 +59,8 @@ type Consumer struct {
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
 	fetched  map[topicPartition]fetchedOffset // between two hooks of one assignment
+	added    map[string][]int32               // the same
+	unread   map[topicPartition]error         // assigned, but kgo does not read them: their commits could not be had
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 
 	failMu    sync.Mutex
@@ -82,11 +91,14 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
 		retries: map[string]*topic{}, names: map[string]*topic{},
 		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), progress: make(chan struct{}, 1), commits: make(chan *commitRequest),
-		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{},
+		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
 		count: make([]counts, 4*cfg.concurrency),
 	}
+	c.mapLimit.Store(watermark.MaxMetadata)
 	c.assigned.Store(new([]*partition))
 	c.waker.kick = make(chan struct{}, 1)
+	c.renewer.kick = make(chan struct{}, 1)
+	c.recordSize.Store(16 << 10) // until there are some
 	for _, h := range cfg.hooks {
 		c.hook.add(h)
 	}
@@ -155,10 +167,13 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if c.failure.Load() != nil {
 		end()
 	}
+	if c.idle {
+		c.markJoined()
+	}
 	background, stop := context.WithCancel(c.base)
 	defer stop()
 	var wg sync.WaitGroup
-	for _, f := range []func(context.Context){c.delay, c.relieveLoop, c.watch, c.commitLoop} {
+	for _, f := range []func(context.Context){c.delay, c.relieveLoop, c.watch, c.commitLoop, c.renew} {
 		wg.Go(func() { f(background) })
 	}
 	c.pool.start()
@@ -233,13 +248,15 @@ func (c *Consumer) batchBytes(topic string) int32 {
 	return 1_000_012
 }
 
+// patterns reports whether one of the topics is a pattern.
+func (c *Consumer) patterns() bool {
+	return slices.ContainsFunc(c.set.topics, func(t *topic) bool { return t.re != nil })
+}
+
 // subscription names the topics; with a pattern among them all are patterns, anchored.
 func (c *Consumer) subscription() []kgo.Opt {
 	var names, dead []string
-	regex := false
-	for _, t := range c.set.topics {
-		regex = regex || t.re != nil
-	}
+	regex := c.patterns()
 	literal := func(name string) string {
 		if regex {
 			return "^" + regexp.QuoteMeta(name) + "$"
@@ -379,13 +396,18 @@ func (c *Consumer) fetchFailed(name topicPartition, err error) {
 		c.log.Warn("retriable: kgo reports data loss; records that are new are told by their leader epoch", "error", err)
 		return
 	}
-	p.mu.Lock()
-	first := p.blocked == nil
-	p.blocked = err
-	p.mu.Unlock()
+	first := p.stall(err)
 	if first {
 		c.log.Error("retriable: a partition cannot be read on", "error", p.fetchError())
 	}
+	// Unless it is paused kgo asks again at once, for as long as that lasts.
+	if errors.Is(err, kerr.UnknownTopicID) {
+		c.cl.PauseFetchTopics(name.topic)
+		c.renewer.add(name.topic, &c.renewer.consumed)
+		return
+	}
+	c.setPaused([]*partition{p}, pausedStalled, true)
+	c.renewer.wake()
 }
 
 // guard runs a hook; its panic is logged and otherwise ignored.

@@ -80,12 +80,16 @@ func (h *dueHeap) top() int64 {
 	return h.es[0].due
 }
 
-// release lets go of what is due: records to their lanes, writes to the broker. It returns when the next is.
+// release lets go of what is due: records to their lanes, as far as there is room, and writes to the broker. It returns when the next is.
 func (p *partition) release(now int64) int64 {
 	var due []*item
 	var writes []*write
 	p.mu.Lock()
-	for p.heap.top() <= now {
+	room := 0
+	if p.heap.top() <= now {
+		room = p.c.set.maxPending - p.weigh().pending
+	}
+	for p.heap.top() <= now && (room > 0 || p.heap.es[0].w != nil) {
 		e := p.heap.pop()
 		if e.w != nil {
 			writes = append(writes, e.w)
@@ -93,16 +97,26 @@ func (p *partition) release(now int64) int64 {
 		}
 		p.heldBytes -= int64(e.it.size) + itemBytes
 		due = append(due, e.it)
+		room--
 	}
-	next := p.heap.top()
-	p.nextDue.Store(next)
 	if p.stage.Load() != live {
 		due = nil
 	}
 	if len(due) > 0 {
 		p.queue(due)
 	}
+	next := p.heap.top()
+	late := next <= now && p.stage.Load() == live
+	if late {
+		next = maxDue // what ends makes room and wakes
+	}
+	p.overdue.Store(late)
+	p.nextDue.Store(next)
 	p.mu.Unlock()
+	if late {
+		p.crowded.Store(true)
+		p.c.relieve()
+	}
 	if len(due) > 0 {
 		p.c.pool.wake(p)
 		if p.crowded.Load() {

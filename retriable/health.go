@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
@@ -34,6 +33,11 @@ func (c *Consumer) Health(ctx context.Context) error {
 		}
 		errs = append(errs, &GroupError{Group: c.set.group, Err: group})
 	}
+	c.mu.Lock()
+	for name, err := range c.unread {
+		errs = append(errs, &FetchError{Topic: name.topic, Partition: name.partition, Offset: -1, Err: err})
+	}
+	c.mu.Unlock()
 	for _, p := range c.partitions() {
 		errs = append(errs, p.health()...)
 	}
@@ -66,13 +70,14 @@ func (c *Consumer) refusals() (fs []*ProduceError) {
 
 // brokerHealth asks the brokers for the topics.
 func (c *Consumer) brokerHealth(ctx context.Context) (errs []error) {
-	topics, err := kadm.NewClient(c.cl).ListTopics(ctx, c.topicNames()...)
+	names := c.topicNames()
+	found, err := askTopics(ctx, c.cl, names)
 	if err != nil {
 		return []error{&BrokerError{Brokers: c.set.client.seeds, Err: err}}
 	}
-	for _, t := range topics.Sorted() {
-		if t.Err != nil {
-			errs = append(errs, &TopicError{Topic: t.Topic, Err: t.Err})
+	for _, name := range names {
+		if a := found[name]; a.err != nil {
+			errs = append(errs, &TopicError{Topic: name, Err: a.err})
 		}
 	}
 	return errs
@@ -160,12 +165,13 @@ func (c *Consumer) Skip(ctx context.Context, past Position) error {
 		if past.Offset < first {
 			err = fmt.Errorf("retriable: Skip past %v: reading is at offset %d already", past, first)
 		} else {
-			p.skip, p.blocked = past.Offset+1, nil
+			p.skip, p.blocked, p.stalls = past.Offset+1, nil, 0
 		}
 		epoch := p.window.Epoch()
 		p.mu.Unlock()
 		if err == nil {
 			p.admit(time.Now())
+			c.setPaused([]*partition{p}, pausedStalled, false)
 			c.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{past.Topic: {past.Partition: {Epoch: epoch, Offset: past.Offset + 1}}})
 		}
 	})

@@ -59,6 +59,21 @@ const (
 	VerdictAbort      Verdict = "abort"
 )
 
+// VerdictOf returns the verdict that a handler's error stands for, as tests of handlers ask it: VerdictDone for nil and VerdictRetry for
+// any error without a verdict in its tree. Whether a retry has become a dead letter depends on the topic's options and the attempt.
+func VerdictOf(err error) Verdict {
+	if err == nil {
+		return VerdictDone
+	}
+	v := verdictOf(err)
+	if v == nil {
+		return VerdictRetry
+	}
+	return [...]Verdict{
+		kindAbort: VerdictAbort, kindPermanent: VerdictDeadLetter, kindDrop: VerdictDrop, kindPostpone: VerdictPostpone, kindRetryAfter: VerdictRetry,
+	}[v.kind]
+}
+
 // Retried is a record that waits in its retry topic.
 type Retried struct {
 	Message *Message // of the attempt that failed
@@ -98,6 +113,7 @@ type Committed struct {
 	Partition int32
 	Offset    int64
 	Took      time.Duration
+	Cut       bool // not all finished offsets fit its metadata: the highest may be delivered again after a restart
 	Err       error
 }
 

@@ -118,7 +118,9 @@ func MaxPending(records int) Option { return option(func(c *config) { c.maxPendi
 // partition is paused until half of them have come due: what lies further back in the log is then seen later than its due time.
 func MaxHeld(records int) Option { return option(func(c *config) { c.maxHeld = records }) }
 
-// MaxPendingBytes bounds the memory of pending and held records together, over all partitions. The default is 256 MiB. A
+// MaxPendingBytes bounds the memory of pending and held records together, over all partitions. The default is 256 MiB. At the
+// bound the partitions above their fair share of it wait; the others may still take theirs, so that where few partitions had filled
+// it alone it can be exceeded, at most twofold. A
 // fetched batch counts whole until its last record is resolved or copied out, and every record 400 bytes beside.
 // What kgo has fetched but not handed over comes on top (kgo.FetchMaxBytes).
 func MaxPendingBytes(n int64) Option { return option(func(c *config) { c.maxPendingBytes = n }) }

@@ -46,26 +46,34 @@ type partition struct {
 
 	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
 	nextDue atomic.Int64 // of the heap's top, in ms; maxDue if it is empty
-	paused  atomic.Bool  // kgo does not fetch it; changed with the gate shut
+	paused  atomic.Int32 // why kgo does not fetch it, 0 if it does; changed with the gate held
+	overdue atomic.Bool  // what came due waits in the heap for room
 
-	mu        sync.Mutex    // guards the rest; never held over a callback or a network call
-	stash     []*kgo.Record // read, but beyond a bound: not tracked yet, in log order
-	skip      int64         // where to read on behind the stash, after a Skip
-	window    *window
-	first     *run // of those that may hold unclaimed items; the list's end is last
-	last      *run
-	open      []*run // those whose records are not all resolved or copied out
-	lanes     lanes
-	runs      uint32 // of what came due, so far
-	heap      dueHeap
-	heldBytes int64 // of the records in the heap
-	producing map[*write]struct{}
-	end       int64 // the log's end as last seen
-	committed int64 // the last accepted commit; -1 for none
-	blocked   error // why it cannot be fetched on, nil mostly
-	bytes     int64 // of its pending and held records, as of the last look
-	refusals  int   // of commits, since the last accepted
-	still     stillness
+	mu         sync.Mutex      // guards the rest; never held over a callback or a network call
+	stash      []*kgo.Record   // read, but beyond a bound: not tracked yet, in log order
+	claims     []watermark.Run // finished before this assignment, as the committed map says: not delivered again
+	claimEpoch int32           // the leader epoch up to which the map knows the log
+	topicID    uint32          // the topic's id, folded; 0 if unknown
+	skip       int64           // where to read on behind the stash, after a Skip
+	window     *window
+	first      *run // of those that may hold unclaimed items; the list's end is last
+	last       *run
+	open       []*run // those whose records are not all resolved or copied out
+	lanes      lanes
+	runs       uint32 // of what came due, so far
+	heap       dueHeap
+	heldBytes  int64 // of the records in the heap
+	producing  map[*write]struct{}
+	end        int64     // the log's end as last seen
+	committed  int64     // the last accepted commit; -1 for none
+	text       string    // the map that came with it
+	fill       float64   // of what its metadata can hold
+	blocked    error     // why it cannot be fetched on, nil mostly
+	stalls     int       // fetch errors in a row
+	stalled    time.Time // until when it is not fetched because of them
+	bytes      int64     // of its pending and held records, as of the last look
+	refusals   int       // of commits, since the last accepted
+	still      stillness
 
 	slot poolSlot // guarded by the pool's lock
 }

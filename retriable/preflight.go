@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -27,22 +29,21 @@ func (c *Consumer) preflight(ctx context.Context) error {
 	defer cl.Close()
 	timed, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	adm := kadm.NewClient(cl)
-	found, err := c.firstAnswer(timed, adm)
-	if err != nil {
+	f := &flight{c: c, adm: kadm.NewClient(cl), cl: cl}
+	if f.found, err = c.firstAnswer(timed, cl); err != nil {
 		return &BrokerError{Brokers: c.set.client.seeds, Err: err}
 	}
-	f := &flight{c: c, adm: adm, cl: cl, found: found}
 	f.settle(ctx)
 	f.topics(ctx)
 	f.group(ctx)
+	c.idle = c.nothing(ctx, cl)
 	return errors.Join(f.errs...)
 }
 
 // firstAnswer asks for the topics until somebody answers. Wrong credentials are an answer.
-func (c *Consumer) firstAnswer(ctx context.Context, adm *kadm.Client) (kadm.TopicDetails, error) {
+func (c *Consumer) firstAnswer(ctx context.Context, cl *kgo.Client) (topicAnswers, error) {
 	for {
-		found, err := adm.ListTopics(ctx, c.topicNames()...)
+		found, err := askTopics(ctx, cl, c.topicNames())
 		if err == nil || ctx.Err() != nil || errors.Is(err, kerr.SaslAuthenticationFailed) ||
 			errors.Is(err, kerr.IllegalSaslState) || errors.Is(err, kerr.UnsupportedSaslMechanism) {
 			return found, err
@@ -55,12 +56,52 @@ func (c *Consumer) firstAnswer(ctx context.Context, adm *kadm.Client) (kadm.Topi
 	}
 }
 
+// topicAnswer is what the brokers say of a topic.
+type topicAnswer struct {
+	err        error
+	operations int32 // a bit for each that is allowed, or unknownOperations
+}
+
+type topicAnswers map[string]topicAnswer
+
+const (
+	unknownOperations = math.MinInt32
+	writeOperation    = 1 << 4
+)
+
+// askTopics asks for topics by name; without names for all. A topic that may not be seen is an answer for itself alone.
+func askTopics(ctx context.Context, cl *kgo.Client, names []string) (topicAnswers, error) {
+	req := kmsg.NewPtrMetadataRequest()
+	req.IncludeTopicAuthorizedOperations = true
+	for _, name := range names {
+		t := kmsg.NewMetadataRequestTopic()
+		t.Topic = kmsg.StringPtr(name)
+		req.Topics = append(req.Topics, t)
+	}
+	resp, err := req.RequestWith(ctx, cl)
+	if err != nil {
+		return nil, err
+	}
+	found := topicAnswers{}
+	for _, t := range resp.Topics {
+		if t.Topic != nil {
+			found[*t.Topic] = topicAnswer{kerr.ErrorForCode(t.ErrorCode), t.AuthorizedOperations}
+		}
+	}
+	return found, nil
+}
+
+// mayWrite reports whether the topic may be written, as far as the broker tells.
+func (a topicAnswer) mayWrite() bool {
+	return a.operations == unknownOperations || a.operations == 0 || a.operations&writeOperation != 0
+}
+
 // flight is one preflight: what it found and what is wrong.
 type flight struct {
 	c     *Consumer
 	adm   *kadm.Client
 	cl    *kgo.Client
-	found kadm.TopicDetails
+	found topicAnswers
 	errs  []error
 }
 
@@ -82,7 +123,7 @@ func (f *flight) settle(ctx context.Context) {
 			return
 		case <-time.After(250 * time.Millisecond):
 		}
-		if found, err := f.adm.ListTopics(ctx, f.c.topicNames()...); err == nil {
+		if found, err := askTopics(ctx, f.cl, f.c.topicNames()); err == nil {
 			f.found = found
 		}
 	}
@@ -110,20 +151,20 @@ func (f *flight) topics(ctx context.Context) {
 	case len(missing) > 0:
 		f.create(ctx)
 	}
-	for _, t := range f.found.Sorted() {
-		if t.Err != nil && !errors.Is(t.Err, kerr.UnknownTopicOrPartition) {
-			f.bad(t.Topic, t.Err)
+	for _, name := range f.c.topicNames() {
+		if a, ok := f.found[name]; ok && a.err != nil && !errors.Is(a.err, kerr.UnknownTopicOrPartition) {
+			f.bad(name, a.err)
 		}
 	}
+	f.writable()
 	if len(f.errs) == 0 {
-		f.writable(ctx)
 		f.fits(ctx)
 	}
 }
 
 func (f *flight) missing(name string) bool {
-	t, ok := f.found[name]
-	return !ok || errors.Is(t.Err, kerr.UnknownTopicOrPartition)
+	a, ok := f.found[name]
+	return !ok || errors.Is(a.err, kerr.UnknownTopicOrPartition)
 }
 
 // create makes the retry and dead-letter topics that are missing.
@@ -161,30 +202,15 @@ func (f *flight) createOne(ctx context.Context, name string, configs map[string]
 	}
 }
 
-// writable asks whether the retry and dead-letter topics may be written, before the first failure needs to.
-func (f *flight) writable(ctx context.Context) {
-	req := kmsg.NewPtrMetadataRequest()
-	req.IncludeTopicAuthorizedOperations = true
+// writable names the retry and dead-letter topics that may not be written, before the first failure needs to.
+func (f *flight) writable() {
+	told := map[string]bool{}
 	for _, t := range f.c.set.topics {
 		for _, name := range []string{t.retry, t.dead} {
-			if name != "" {
-				rt := kmsg.NewMetadataRequestTopic()
-				rt.Topic = kmsg.StringPtr(name)
-				req.Topics = append(req.Topics, rt)
+			if a, ok := f.found[name]; ok && a.err == nil && !a.mayWrite() && !told[name] {
+				told[name] = true
+				f.bad(name, fmt.Errorf("it may not be written: allow WRITE on it (%w)", kerr.TopicAuthorizationFailed))
 			}
-		}
-	}
-	if len(req.Topics) == 0 {
-		return
-	}
-	resp, err := req.RequestWith(ctx, f.cl)
-	if err != nil {
-		return // the topics were there a moment ago: Run will tell
-	}
-	const write = 1 << 4 // ACL operation WRITE
-	for _, t := range resp.Topics {
-		if ops := t.AuthorizedOperations; t.Topic != nil && ops != -2147483648 && ops != 0 && ops&write == 0 {
-			f.bad(*t.Topic, fmt.Errorf("it may not be written: allow WRITE on it (%w)", kerr.TopicAuthorizationFailed))
 		}
 	}
 }
@@ -193,6 +219,7 @@ func (f *flight) writable(ctx context.Context) {
 const (
 	maxMessageBytes     = "max.message.bytes"
 	retentionMillis     = "retention.ms"
+	cleanupPolicy       = "cleanup.policy"
 	defaultMessageBytes = 1048588
 	headerRoom          = 16 << 10 // what our headers add to a record at most, with some to spare
 )
@@ -209,16 +236,18 @@ func (t topicConfigs) number(topic, key string, otherwise int64) int64 {
 
 func (f *flight) configs(ctx context.Context) topicConfigs {
 	all := topicConfigs{}
-	rs, err := f.adm.DescribeTopicConfigs(ctx, f.c.topicNames()...)
-	if err != nil {
-		return all
-	}
-	for _, r := range rs {
-		m := map[string]string{}
-		for _, c := range r.Configs {
-			m[c.Key] = c.MaybeValue()
+	for _, name := range f.c.topicNames() { // one by one: kadm gives nothing at all if one of them may not be seen
+		rs, err := f.adm.DescribeTopicConfigs(ctx, name)
+		if err != nil {
+			continue
 		}
-		all[r.Name] = m
+		m := map[string]string{}
+		for _, r := range rs {
+			for _, c := range r.Configs {
+				m[c.Key] = c.MaybeValue()
+			}
+		}
+		all[name] = m
 	}
 	return all
 }
@@ -239,6 +268,11 @@ func (f *flight) fits(ctx context.Context) {
 					"topic", name, maxMessageBytes, sizes[name], "base", t.name, "base "+maxMessageBytes, base)
 			}
 		}
+		for _, name := range []string{t.retry, t.dead} {
+			if strings.Contains(configs[name][cleanupPolicy], "compact") {
+				f.c.log.Warn("retriable: a compacted topic loses copies whose keys are the same; set its cleanup.policy to delete", "topic", name)
+			}
+		}
 		kept := configs.number(t.retry, retentionMillis, -1)
 		if t.retry != "" && kept >= 0 && kept < t.maxDelay.Milliseconds() {
 			f.c.log.Warn("retriable: a retry topic forgets records before the longest wait is over; raise its retention or lower MaxDelay",
@@ -248,15 +282,30 @@ func (f *flight) fits(ctx context.Context) {
 	f.c.sizes = sizes
 }
 
+// nothing reports whether there is no topic to consume yet: only patterns, and none of them matches. kgo joins no group then.
+func (c *Consumer) nothing(ctx context.Context, cl *kgo.Client) bool {
+	if slices.ContainsFunc(c.set.topics, func(t *topic) bool { return t.re == nil || t.retry != "" }) {
+		return false
+	}
+	all, err := askTopics(ctx, cl, nil)
+	if err != nil {
+		return false
+	}
+	for name := range all {
+		if t, _ := c.route(name); t != nil {
+			return false
+		}
+	}
+	return true
+}
+
 // group refuses a name that something other than a consumer group uses.
 func (f *flight) group(ctx context.Context) {
 	gs, err := f.adm.DescribeGroups(ctx, f.c.set.group)
-	if err != nil {
-		return
-	}
 	g, ok := gs[f.c.set.group]
-	if ok && errors.Is(g.Err, kerr.GroupAuthorizationFailed) {
-		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: g.Err})
+	if errors.Is(err, kerr.GroupAuthorizationFailed) || errors.Is(g.Err, kerr.GroupAuthorizationFailed) {
+		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: kerr.GroupAuthorizationFailed})
+		return
 	}
 	if ok && g.Err == nil && g.ProtocolType != "" && g.ProtocolType != "consumer" {
 		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: fmt.Errorf("it is a group of protocol type %q, not of consumers", g.ProtocolType)})

@@ -4,7 +4,10 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sort"
 	"time"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
@@ -35,11 +38,19 @@ func (p *partition) weigh() load {
 
 // room is how many more records the bounds let in.
 func (c *Consumer) room(l load) int {
-	s := c.set
-	if l.span >= s.maxWindow && l.pending+l.held > 0 {
+	if l.span >= c.set.maxWindow && l.pending+l.held > 0 {
 		return 0
 	}
-	return max(min(s.maxPending-l.pending, s.maxHeld-l.held), 0)
+	return max(min(c.set.maxPending-l.pending, c.set.maxHeld-l.held), 0)
+}
+
+// within is how many of recs lie inside MaxWindow; the first always does if nothing is unresolved below it.
+func (c *Consumer) within(recs []*kgo.Record, low int64, l load) int {
+	n := sort.Search(len(recs), func(i int) bool { return recs[i].Offset >= low+c.set.maxWindow })
+	if n == 0 && len(recs) > 0 && l.pending+l.held == 0 {
+		return 1
+	}
+	return n
 }
 
 // forget takes a partition's bytes out of the sum. p.mu is held.
@@ -99,14 +110,14 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 	}
 	var hopeless []*partition
 	for _, p := range c.partitions() {
-		if p.paused.Load() || p.stage.Load() != live {
+		if p.paused.Load() != 0 || p.stage.Load() != live {
 			continue
 		}
 		p.admit(time.Now())
 		l := p.look()
 		switch {
 		case !c.full(p, l):
-			p.crowded.Store(false)
+			p.crowded.Store(p.overdue.Load())
 		case hopeful && l.pending == 0:
 			hopeless = append(hopeless, p)
 		default:
@@ -118,34 +129,48 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 	return at
 }
 
+// pause stops the reading of what is at a bound.
 func (c *Consumer) pause(parts []*partition) {
 	if len(parts) == 0 {
 		return
 	}
 	c.gate.shut(func() { // not while a poll or an assignment is under way
-		m := map[string][]int32{}
 		for _, p := range parts {
-			if p.stage.Load() == live {
-				p.paused.Store(true)
-				p.crowded.Store(true)
-				m[p.topic] = append(m[p.topic], p.partition)
-			}
+			p.crowded.Store(true)
 		}
-		c.cl.PauseFetchPartitions(m)
+		c.setPaused(parts, pausedFull, true)
 	})
 	c.relieve() // it may have been relieved meanwhile
 }
 
-// resume has kgo fetch partitions again.
-func (c *Consumer) resume(parts []*partition) {
+// Why a partition is not fetched; it is fetched again when none of them is left.
+const (
+	pausedFull    = 1 << iota // it is at a bound
+	pausedStalled             // it could not be read a moment ago
+)
+
+// setPaused adds or takes away a reason; the gate is held.
+func (c *Consumer) setPaused(parts []*partition, why int32, on bool) {
 	m := map[string][]int32{}
 	for _, p := range parts {
-		p.crowded.Store(false)
-		if p.paused.Swap(false) {
+		if on && p.stage.Load() != live {
+			continue
+		}
+		before := p.paused.Load()
+		after := before &^ why
+		if on {
+			after = before | why
+		}
+		p.paused.Store(after)
+		if (before == 0) != (after == 0) {
 			m[p.topic] = append(m[p.topic], p.partition)
 		}
 	}
-	if len(m) > 0 {
+	switch {
+	case len(m) == 0:
+	case on:
+		c.cl.PauseFetchPartitions(m)
+	default:
 		c.cl.ResumeFetchPartitions(m)
 	}
 }
@@ -168,27 +193,43 @@ func (c *Consumer) relieveLoop(ctx context.Context) {
 			return
 		case <-c.relief:
 		}
-		var paused []*partition
-		for _, p := range c.partitions() {
-			if p.paused.Load() {
-				paused = append(paused, p)
-			}
-		}
-		if len(paused) > 0 {
-			c.gate.shut(func() {
-				c.resume(slices.DeleteFunc(paused, func(p *partition) bool {
-					p.admit(time.Now())
-					return p.stage.Load() != live || !c.relaxed(p.look()) || p.waiting() > 0
-				}))
-			})
-			c.tell()
-		}
+		c.relax()
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(reliefEvery):
 		}
 	}
+}
+
+// relax resumes the partitions that are at half of every bound, after letting in what waits for them.
+func (c *Consumer) relax() {
+	var full []*partition
+	for _, p := range c.partitions() {
+		if p.overdue.Load() {
+			p.release(time.Now().UnixMilli())
+		}
+		if p.paused.Load()&pausedFull != 0 {
+			full = append(full, p)
+		}
+	}
+	if len(full) == 0 {
+		return
+	}
+	c.gate.shut(func() {
+		c.setPaused(slices.DeleteFunc(full, func(p *partition) bool {
+			if p.stage.Load() != live {
+				return true
+			}
+			p.admit(time.Now())
+			if !c.relaxed(p.look()) || p.waiting() > 0 {
+				return true
+			}
+			p.crowded.Store(p.overdue.Load())
+			return false
+		}), pausedFull, false)
+	})
+	c.tell()
 }
 
 // copyOut copies what waits in batches that are mostly done, so that their memory is free again.

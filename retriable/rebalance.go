@@ -1,8 +1,10 @@
 package retriable
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"hash/crc32"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -33,6 +35,7 @@ func (h clientHooks) OnGroupManageError(err error) {
 
 func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
 	cl.ResumeFetchPartitions(added) // a pause outlives an assignment in kgo
+	c.added = added
 	if len(added) == 0 {
 		c.markJoined()
 	}
@@ -64,6 +67,8 @@ func (c *Consumer) markJoined() {
 type fetchedOffset struct {
 	offset int64 // -1: none
 	epoch  int32
+	text   string // the metadata
+	topic  uint32 // the topic's id, folded
 }
 
 // onFetched keeps the commits, with which onOffsets makes the partitions.
@@ -72,13 +77,21 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 	for _, g := range resp.Groups {
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
-				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOffset{p.Offset, p.LeaderEpoch}
+				f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch, topic: foldID(t.TopicID)}
+				if p.Metadata != nil {
+					f.text = *p.Metadata
+				}
+				c.fetched[topicPartition{t.Topic, p.Partition}] = f
 			}
 		}
 	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
-			c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOffset{p.Offset, p.LeaderEpoch}
+			f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch}
+			if p.Metadata != nil {
+				f.text = *p.Metadata
+			}
+			c.fetched[topicPartition{t.Topic, p.Partition}] = f
 		}
 	}
 	return nil
@@ -87,10 +100,8 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 // onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the
 // place is resolved and committed now, so that a restart begins there too.
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
-	starts, err := c.resolveStarts(ctx, offsets)
-	if err != nil {
-		return nil, err
-	}
+	c.fetchAgain(ctx, offsets)
+	starts := c.resolveStarts(ctx, offsets)
 	var made, resolved []*partition
 	for name, s := range starts {
 		t, retry := c.route(name.topic)
@@ -98,14 +109,15 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 			continue
 		}
 		p := newPartition(c, name, t, retry, s.at)
-		p.end = s.end
+		p.end, p.blocked = s.end, s.err
 		if s.committed {
 			p.committed = s.at.Offset
-		} else {
+			p.readMap(c.fetched[name])
+		} else if s.err == nil {
 			resolved = append(resolved, p)
 		}
 		made = append(made, p)
-		offsets[name.topic][name.partition] = kgo.NewOffset().At(s.at.Offset).WithEpoch(s.at.Epoch)
+		offsets[name.topic][name.partition] = s.from
 	}
 	c.setParts(func(parts map[topicPartition]*partition) {
 		for _, p := range made {
@@ -126,15 +138,87 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 	return offsets, nil
 }
 
-// start is where a partition is read from.
-type start struct {
-	at        kgo.EpochOffset
-	end       int64
-	committed bool
+// readMap takes what the committed map says is done. What is not ours, damaged, of another topic of that name, or cannot be checked
+// against the log's end means no map, and nothing else (I12).
+func (p *partition) readMap(f fetchedOffset) {
+	p.topicID, p.text = f.topic, f.text
+	if p.end < 0 {
+		return
+	}
+	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
+	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
+		return
+	}
+	p.claims, p.claimEpoch = m.Done, m.Epoch
 }
 
-// resolveStarts looks up the log's ends, and for partitions without a valid commit where their topic wants them to start.
-func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[topicPartition]start, error) {
+// foldID makes a number of a topic's id, 0 of none.
+func foldID(id [16]byte) uint32 {
+	if id == [16]byte{} {
+		return 0
+	}
+	return max(crc32.ChecksumIEEE(id[:]), 1)
+}
+
+// start is where a partition is read from.
+type start struct {
+	at        kgo.EpochOffset // offset -1: unknown until the first record
+	from      kgo.Offset      // the same for kgo
+	end       int64
+	committed bool
+	err       error // why it is unknown
+}
+
+// fetchAgain asks once more for the commits of partitions that kgo was told to read and leaves out because it got none: nobody would read
+// them until the next rebalance. What is refused again Health names.
+func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
+	missing := map[topicPartition]error{}
+	for t, ps := range c.added {
+		for _, n := range ps {
+			if _, ok := offsets[t][n]; !ok {
+				missing[topicPartition{t, n}] = errNoCommit
+			}
+		}
+	}
+	for try := 0; len(missing) > 0 && try < 3; try++ {
+		var topics []string
+		for name := range missing {
+			topics = append(topics, name.topic)
+		}
+		all, _ := kadm.NewClient(c.cl).FetchOffsetsForTopics(ctx, c.set.group, topics...)
+		for name := range missing {
+			o, ok := all.Lookup(name.topic, name.partition)
+			if !ok || o.Err != nil {
+				missing[name] = cmp.Or(o.Err, errNoCommit)
+				continue
+			}
+			c.fetched[name] = fetchedOffset{offset: o.At, epoch: o.LeaderEpoch, text: o.Metadata}
+			if offsets[name.topic] == nil {
+				offsets[name.topic] = map[int32]kgo.Offset{}
+			}
+			offsets[name.topic][name.partition] = kgo.NewOffset()
+			delete(missing, name)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(min(len(missing), 1)) * 250 * time.Millisecond):
+		}
+	}
+	c.mu.Lock()
+	for name, err := range missing {
+		c.unread[name] = err
+	}
+	c.mu.Unlock()
+	for name, err := range missing {
+		c.log.Error("retriable: a partition is ours but cannot be read, for its commit cannot be had", "topic", name.topic, "partition", name.partition, "error", err)
+	}
+}
+
+var errNoCommit = errors.New("the broker does not tell its committed offset")
+
+// resolveStarts looks up the log's ends, and for partitions without a valid commit where their topic wants them to start. Where that
+// cannot be had kgo finds the place by itself, and until then the partition holds up no other.
+func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int32]kgo.Offset) map[topicPartition]start {
 	topics := make([]string, 0, len(offsets))
 	for t := range offsets {
 		topics = append(topics, t)
@@ -149,32 +233,37 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 	starts := map[topicPartition]start{}
 	for t, parts := range offsets {
 		for p := range parts {
-			name := topicPartition{t, p}
-			end := int64(-1)
+			s := start{end: -1}
 			if e, ok := ends.Lookup(t, p); ok && e.Err == nil {
-				end = e.Offset
+				s.end = e.Offset
 			}
-			s := start{end: end}
-			f, ok := c.fetched[name]
-			err = nil
-			switch s.committed = ok && f.offset >= 0; {
-			case s.committed && end >= 0 && f.offset > end:
-				c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
-					"topic", t, "partition", p, "committed", f.offset, "end", end)
-				s.committed = false
-				s.at, err = c.resolveStart(ctx, adm, name, kgo.NewOffset().AtStart())
-			case s.committed:
-				s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
-			default:
-				s.at, err = c.resolveStart(ctx, adm, name, c.startAt(t))
-			}
-			if err != nil {
-				return nil, err
-			}
-			starts[name] = s
+			c.resolveStart(timed, adm, topicPartition{t, p}, &s)
+			starts[topicPartition{t, p}] = s
 		}
 	}
-	return starts, nil
+	return starts
+}
+
+func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topicPartition, s *start) {
+	f, ok := c.fetched[name]
+	want := c.startAt(name.topic)
+	switch s.committed = ok && f.offset >= 0; {
+	case s.committed && (s.end < 0 || f.offset <= s.end):
+		s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
+		s.from = kgo.NewOffset().At(f.offset).WithEpoch(f.epoch)
+		return
+	case s.committed:
+		c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
+			"topic", name.topic, "partition", name.partition, "committed", f.offset, "end", s.end)
+		s.committed = false
+		want = kgo.NewOffset().AtStart()
+	}
+	at, err := resolveOffset(ctx, adm, name, want)
+	if err != nil {
+		s.at, s.from, s.err = kgo.EpochOffset{Offset: -1, Epoch: -1}, want, err
+		return
+	}
+	s.at, s.from = kgo.EpochOffset{Offset: at, Epoch: -1}, kgo.NewOffset().At(at)
 }
 
 // startAt is where a partition without a commit starts; a retry topic at its start, for all in it is to be handled.
@@ -183,11 +272,6 @@ func (c *Consumer) startAt(name string) kgo.Offset {
 		return t.startAt
 	}
 	return kgo.NewOffset().AtStart()
-}
-
-func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (kgo.EpochOffset, error) {
-	at, err := resolveOffset(ctx, adm, name, o)
-	return kgo.EpochOffset{Offset: at, Epoch: -1}, err
 }
 
 func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]int32) {
@@ -204,6 +288,9 @@ func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32
 func (c *Consumer) owned(m map[string][]int32) (parts []*partition) {
 	for t, ps := range m {
 		for _, n := range ps {
+			c.mu.Lock()
+			delete(c.unread, topicPartition{t, n})
+			c.mu.Unlock()
 			if p := c.partition(topicPartition{t, n}); p != nil {
 				parts = append(parts, p)
 			}
@@ -234,7 +321,7 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 	for _, p := range mine {
 		c.pool.remove(p)
 	}
-	c.resume(mine) // I: a pause would outlive the assignment
+	c.gate.shut(func() { c.setPaused(mine, ^0, false) }) // a pause would outlive the assignment
 	if !lost {
 		drain(mine, timeout)
 	}
@@ -262,6 +349,10 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 	for i, p := range mine {
 		close(p.gone)
 		d := counts[i]
+		if d.Abandoned > 0 {
+			c.log.Warn("retriable: records are abandoned at the end of the drain; they are delivered again",
+				"topic", p.topic, "partition", p.partition, "records", d.Abandoned)
+		}
 		d.Lost, d.Took = lost, time.Since(began)
 		call(c, c.hook.drained, func(h HookDrained) { h.OnDrained(d) })
 	}
@@ -321,10 +412,6 @@ func (p *partition) fence(out *outcome) Drained {
 	p.stash = nil
 	p.first, p.last, p.open, p.heap, p.lanes = nil, nil, nil, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
-	if d.Abandoned > 0 {
-		p.c.log.Warn("retriable: records are abandoned at the end of the drain; they are delivered again",
-			"topic", p.topic, "partition", p.partition, "records", d.Abandoned, "first", out.abandoned[len(out.abandoned)-d.Abandoned].Offset)
-	}
 	return d
 }
 

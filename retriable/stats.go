@@ -88,7 +88,7 @@ func (c *Consumer) counts(w *worker) *counts { return &c.count[w.id%len(c.count)
 
 // totals is what is counted seldom enough to be shared.
 type totals struct {
-	retried, deadLettered, dropped, produceFailures, foreign, badHeaders atomic.Uint64
+	retried, deadLettered, dropped, skipped, produceFailures, foreign, badHeaders atomic.Uint64
 }
 
 // Stats returns a snapshot. It costs time in proportion to what is pending.
@@ -98,6 +98,7 @@ func (c *Consumer) Stats() Stats {
 		Retried:      c.total.retried.Load(),
 		DeadLettered: c.total.deadLettered.Load(),
 		Dropped:      c.total.dropped.Load(),
+		Skipped:      c.total.skipped.Load(),
 
 		ProduceFailures: c.total.produceFailures.Load(),
 	}
@@ -131,7 +132,8 @@ func (p *partition) stats() PartitionStats {
 		Pending: by[watermark.Queued] + by[watermark.Copying] + by[watermark.Running] + by[watermark.Producing] + by[watermark.Joining],
 		Running: by[watermark.Running],
 		Held:    held,
-		Paused:  p.paused.Load(),
+		MapFill: p.fill,
+		Paused:  p.paused.Load() != 0,
 	}
 	s.Lag = s.End - s.Watermark
 	if s.Committed >= 0 {

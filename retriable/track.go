@@ -18,6 +18,8 @@ type intake struct {
 	hashes  []uint64 // of the items that have a lane, 0 for the others
 	held    []entry
 	hooked  []Held
+	claims  []watermark.Run
+	skipped int // finished before this assignment
 	foreign int
 	bad     int
 }
@@ -28,7 +30,7 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 	p.mu.Lock()
 	p.end = max(p.end, end)
 	if len(recs) > 0 {
-		p.blocked = nil
+		p.blocked, p.stalls = nil, 0
 		if len(p.stash) == 0 {
 			p.stash = recs
 		} else {
@@ -43,31 +45,47 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 const batchRecords = 256
 
 // admit tracks what waits as far as the bounds let it, and gives it to the workers or the heap. Only the poller, and who has shut the
-// gate, calls it. It reports whether that brought the partition to a bound.
+// gate, calls it. It reports whether the partition is at a bound.
 func (p *partition) admit(now time.Time) (full bool) {
-	p.mu.Lock()
-	room := p.c.room(p.weigh())
-	n := min(len(p.stash), room)
-	recs := p.fresh(p.stash[:n])
-	p.stash = p.stash[n:]
-	full = n == room
-	if len(p.stash) == 0 {
-		p.stash = nil
-		p.window.SkipTo(p.skip)
+	for {
+		p.mu.Lock()
+		l := p.weigh()
+		room := p.c.room(l)
+		low, _ := p.window.Advance()
+		n := min(p.c.within(p.stash[:min(len(p.stash), room)], low, l), len(p.stash))
+		recs, cut := p.fresh(p.stash[:n])
+		claims := p.claims
+		p.stash = p.stash[n:]
+		if len(p.stash) == 0 {
+			p.stash = nil
+			p.window.SkipTo(p.skip)
+		}
+		rest := len(p.stash)
+		p.mu.Unlock()
+		if cut {
+			p.c.log.Warn("retriable: the log was cut; what was read above is forgotten and read again",
+				"topic", p.topic, "partition", p.partition, "offset", recs[0].Offset)
+		}
+		p.acceptAll(recs, claims, now)
+		if n == 0 || rest == 0 {
+			return rest > 0 || n == room
+		}
 	}
-	p.mu.Unlock()
+}
+
+// acceptAll tracks records, a batch at a time.
+func (p *partition) acceptAll(recs []*kgo.Record, claims []watermark.Run, now time.Time) {
 	for len(recs) > 0 {
 		n := min(len(recs), batchRecords)
 		for recs[n-1].LeaderEpoch != recs[0].LeaderEpoch { // they only grow
 			n--
 		}
-		if in := p.acceptBatch(recs[:n], now); in.odd() {
+		if in := p.acceptBatch(recs[:n], claims, now); in.odd() {
 			p.c.told = append(p.c.told, in)
 			p.c.odd.Store(true)
 		}
 		recs = recs[n:]
 	}
-	return full
 }
 
 // waiting is how many records are read but not let in.
@@ -91,25 +109,24 @@ func (c *Consumer) tell() {
 
 // fresh drops what is tracked already: offsets can go backwards under a live assignment. A record with a newer leader epoch is another
 // record at an offset of old: the log was cut there, and what was tracked above goes with it. p.mu is held.
-func (p *partition) fresh(recs []*kgo.Record) []*kgo.Record {
+func (p *partition) fresh(recs []*kgo.Record) (kept []*kgo.Record, cut bool) {
 	for i, r := range recs {
 		next, epoch := p.window.Next(), p.window.Epoch()
 		switch {
 		case r.Offset >= next:
-			return recs[i:]
+			return recs[i:], false
 		case r.LeaderEpoch > epoch && epoch >= 0:
 			p.cut(r.Offset)
-			return recs[i:]
+			return recs[i:], true
 		}
 	}
-	return nil
+	return nil, false
 }
 
 // cut forgets everything tracked from offset on. If even the watermark is above it everything starts anew there, as in a new
 // assignment (I2). p.mu is held.
 func (p *partition) cut(offset int64) {
-	p.c.log.Warn("retriable: the log was cut; what was read above is forgotten and read again",
-		"topic", p.topic, "partition", p.partition, "offset", offset, "read", p.window.Next())
+	p.claims = nil
 	if !p.window.Truncate(offset) {
 		p.window = watermark.New[*batch, item](offset, -1)
 		p.committed = -1
@@ -139,8 +156,8 @@ func (p *partition) cut(offset int64) {
 }
 
 // acceptBatch tracks records of one leader epoch.
-func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
-	in := &intake{p: p, now: now}
+func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now time.Time) *intake {
+	in := &intake{p: p, now: now, claims: claims}
 	seg := watermark.NewSegment[*batch, item](&batch{read: now}, len(recs), recs[0].LeaderEpoch)
 	in.run = &run{base: seg.Items}
 	msgs := make([]Message, len(recs))
@@ -159,7 +176,10 @@ func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
 		largest = max(largest, size+itemBytes)
 		in.run.bytes += size + itemBytes
 		it.size = int32(min(size, 1<<31-1))
-		if p.retry {
+		if len(in.claims) > 0 && in.claimed(r) {
+			in.skipped++
+			in.pass(it)
+		} else if p.retry {
 			in.readRetry(it, r)
 		} else if len(r.Headers) > 0 {
 			in.clean(it, r)
@@ -175,6 +195,31 @@ func (p *partition) acceptBatch(recs []*kgo.Record, now time.Time) *intake {
 	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()*15/16))
 	in.publish(seg)
 	return in
+}
+
+// pass resolves an item at once: it is not for a handler.
+func (in *intake) pass(it *item) {
+	it.apart, it.in = true, inHeap
+	it.Done()
+}
+
+// claimed reports whether the map says that the record is done. It knows the log up to a leader epoch: what is newer is another record, and
+// with it ends all that the map says.
+func (in *intake) claimed(r *kgo.Record) bool {
+	for len(in.claims) > 0 && in.claims[0].To <= r.Offset {
+		in.claims = in.claims[1:]
+	}
+	if len(in.claims) == 0 || in.claims[0].From > r.Offset {
+		return false
+	}
+	if e := in.p.claimEpoch; e >= 0 && r.LeaderEpoch > e {
+		in.claims = nil
+		in.p.mu.Lock()
+		in.p.claims = nil
+		in.p.mu.Unlock()
+		return false
+	}
+	return true
 }
 
 // clean hides the library's headers on a base record: whoever may write there could have put them there (I12).
@@ -195,8 +240,7 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	in.bad += h.Bad
 	if h.Group != "" && h.Group != p.c.set.group {
 		in.foreign++ // another group's: done at once
-		it.apart, it.in = true, inHeap
-		it.Done()
+		in.pass(it)
 		return
 	}
 	m := it.msg
@@ -269,7 +313,7 @@ func (in *intake) publish(seg *segment) {
 		p.nextDue.Store(p.heap.top())
 	}
 	next := p.heap.top()
-	work := len(in.held)+in.foreign < len(in.run.base)
+	work := len(in.held)+in.foreign+in.skipped < len(in.run.base)
 	if work {
 		p.push(in.run)
 	}
@@ -283,13 +327,16 @@ func (in *intake) publish(seg *segment) {
 }
 
 // odd reports whether there is anything to tell of the batch.
-func (in *intake) odd() bool { return len(in.hooked)+in.foreign+in.bad > 0 }
+func (in *intake) odd() bool { return len(in.hooked)+in.skipped+in.foreign+in.bad > 0 }
 
 // report tells what was odd about the batch.
 func (in *intake) report() {
 	c := in.p.c
 	for _, e := range in.hooked {
 		c.heldHook(e)
+	}
+	if in.skipped > 0 {
+		c.total.skipped.Add(uint64(in.skipped))
 	}
 	if in.foreign > 0 {
 		c.total.foreign.Add(uint64(in.foreign))

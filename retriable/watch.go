@@ -35,6 +35,7 @@ func (c *Consumer) watch(ctx context.Context) {
 func (p *partition) watch(now time.Time) (o Oldest, tell bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.weigh() // lets go of what has ended, also where nothing is read any more
 	low, _ := p.window.Advance()
 	o, ok := p.oldest()
 	if s := &p.still; !ok || s.since.IsZero() || s.at != low {
@@ -66,7 +67,7 @@ func (o Oldest) waits() bool { return o.Reason == ReasonHeld || o.Reason == Reas
 func (c *Consumer) tellStuck(p *partition, o Oldest) {
 	level := c.log.Warn
 	if o.waits() {
-		level = c.log.Info
+		level = c.log.Debug // it is as it should be
 	}
 	level("retriable: the committed offset does not move; this record holds it",
 		"record", Position{p.topic, p.partition, o.Offset}, "reason", string(o.Reason), "attempt", o.Attempt, "since", o.Since)

@@ -18,6 +18,8 @@ type write struct {
 	it     *item
 	m      *Message // of the attempt that failed
 	err    error    // its failure
+	text   string   // what that said
+	first  int64    // when the first attempt failed, in ms
 	rec    *kgo.Record
 	origin wire.Origin
 	dead   bool
@@ -31,7 +33,7 @@ type write struct {
 
 // newWrite begins a copy of the attempt's record: key, value and headers as first produced.
 func (p *partition) newWrite(a *attempt, err error) *write {
-	return &write{p: p, it: a.it, m: a.m, err: err, since: time.Now(), origin: a.origin(), rec: &kgo.Record{
+	return &write{p: p, it: a.it, m: a.m, err: err, text: a.text, first: a.firstFailure(), since: time.Now(), origin: a.origin(), rec: &kgo.Record{
 		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...),
 		Context: p.c.withValues(p.writes, &a.rec),
 	}}
@@ -103,6 +105,9 @@ func (p *partition) refused(w *write, err error) {
 		p.shrink(w)
 	}
 	p.mu.Unlock()
+	if errors.Is(err, kerr.UnknownTopicID) {
+		p.c.renewer.add(topic, &p.c.renewer.produced)
+	}
 	p.c.writeFailed(w, topic, err, wait)
 	p.later(w, wait)
 }
@@ -124,7 +129,7 @@ func (p *partition) shrink(w *write) {
 		w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), wire.DeadLetter{
 			Origin:  w.origin,
 			Group:   p.c.set.group,
-			Message: "too large for " + p.t.retry, Deliveries: w.attempt - 1,
+			Message: "too large for " + p.t.retry, Deliveries: w.attempt - 1, FirstFailure: w.first, Error: w.text,
 		})
 		w.slim = false
 	}

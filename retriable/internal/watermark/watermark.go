@@ -61,17 +61,24 @@ type Segment[T, E any, I Item[E]] struct {
 	Owner T
 	Items []E
 	Epoch int32 // leader epoch of its records
-	low   int   // all items below it are done
+
+	low         int // all items below it are done
+	first, last int64
+	whole       bool // all are done: the items are let go
 }
 
 func (s *Segment[T, E, I]) slot(i int) *Slot { return I(&s.Items[i]).Tracked() }
 
-// done reports whether every slot is, remembering how far it looked.
+// done reports whether every item is, remembering how far it looked. Of a whole segment only the ends are kept: however far the window
+// reaches above an unresolved record, what is done there takes no memory.
 func (s *Segment[T, E, I]) done() bool {
 	for s.low < len(s.Items) && s.slot(s.low).State() == Done {
 		s.low++
 	}
-	return s.low == len(s.Items)
+	if s.low == len(s.Items) && !s.whole {
+		s.whole, s.Items, s.low = true, nil, 0
+	}
+	return s.whole
 }
 
 // Window tracks one partition. Its methods must not be called concurrently; those of its slots may.
@@ -106,9 +113,10 @@ func (w *Window[T, E, I]) Begin(s *Segment[T, E, I]) {
 	if len(s.Items) == 0 {
 		return
 	}
+	s.first, s.last = s.slot(0).offset, s.slot(len(s.Items)-1).offset
 	w.segs = append(w.segs, s)
 	w.epoch = s.Epoch
-	w.next = s.slot(len(s.Items)-1).offset + 1
+	w.next = s.last + 1
 }
 
 // Next returns the read position: one past the last tracked or skipped offset.
@@ -136,7 +144,7 @@ func (w *Window[T, E, I]) Advance() (offset int64, epoch int32) {
 	if s.low > 0 {
 		return s.slot(s.low).offset, s.Epoch
 	}
-	return s.slot(0).offset, w.below
+	return s.first, w.below
 }
 
 // compact reuses the room of dropped segments, at a cost that is constant per segment.
@@ -171,21 +179,53 @@ func (w *Window[T, E, I]) Truncate(offset int64) bool {
 	if low, _ := w.Advance(); low > offset {
 		return false
 	}
-	for len(w.segs) > w.head {
-		last := w.segs[len(w.segs)-1]
-		n := len(last.Items)
-		for n > 0 && last.slot(n-1).offset >= offset {
-			n--
-		}
-		last.Items = last.Items[:n]
-		if n > 0 {
-			break
-		}
+	for len(w.segs) > w.head && w.segs[len(w.segs)-1].truncate(offset) {
 		w.segs[len(w.segs)-1] = nil
 		w.segs = w.segs[:len(w.segs)-1]
 	}
 	w.next = offset
 	return true
+}
+
+// truncate drops the items at or above offset and reports whether none is left.
+func (s *Segment[T, E, I]) truncate(offset int64) (empty bool) {
+	if s.first >= offset {
+		return true
+	}
+	n := len(s.Items)
+	for n > 0 && s.slot(n-1).offset >= offset {
+		n--
+	}
+	s.Items = s.Items[:n]
+	s.last = min(s.last, offset-1)
+	return false
+}
+
+// Done returns the stretches above the watermark that are resolved, ascending, as of the last Advance. Offsets that do not come between two
+// resolved ones count as resolved. It costs time in proportion to the segments, and to the records of those that are not whole.
+func (w *Window[T, E, I]) Done() (runs []Run) {
+	open := false
+	add := func(from, to int64) {
+		if open {
+			runs[len(runs)-1].To = to
+			return
+		}
+		runs, open = append(runs, Run{from, to}), true
+	}
+	for _, s := range w.segs[w.head:] {
+		if s.done() {
+			add(s.first, s.last+1)
+			continue
+		}
+		for i := range s.Items {
+			if slot := s.slot(i); slot.State() == Done {
+				add(slot.offset, slot.offset+1)
+			} else {
+				open = false
+			}
+		}
+	}
+	return runs
 }
 
 // Count returns how many tracked records are in each state, Done included only while their segment is tracked.

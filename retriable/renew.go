@@ -1,0 +1,128 @@
+package retriable
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+)
+
+// A topic that is deleted and made anew has another id. kgo never takes up the new one by itself: it answers fetches and produces with
+// UNKNOWN_TOPIC_ID for ever. And what kgo cannot fetch for another reason it tries again without a pause. One goroutine mends both.
+
+// renewer is the topics that are to be purged from kgo.
+type renewer struct {
+	kick     chan struct{}
+	mu       sync.Mutex
+	consumed []string
+	produced []string
+}
+
+const renewEvery = time.Second
+
+func (r *renewer) add(topic string, to *[]string) {
+	r.mu.Lock()
+	if !slices.Contains(*to, topic) {
+		*to = append(*to, topic)
+	}
+	r.mu.Unlock()
+	r.wake()
+}
+
+func (r *renewer) wake() {
+	select {
+	case r.kick <- struct{}{}:
+	default:
+	}
+}
+
+func (r *renewer) take() (consumed, produced []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	consumed, produced = r.consumed, r.produced
+	r.consumed, r.produced = nil, nil
+	return consumed, produced
+}
+
+// renew is the goroutine.
+func (c *Consumer) renew(ctx context.Context) {
+	var away []string // consumed topics that do not exist at present
+	for {
+		idle := len(away) == 0 && !c.resumeStalled(time.Now())
+		wait := renewEvery
+		if idle {
+			wait = time.Hour
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.renewer.kick:
+		case <-time.After(wait):
+		}
+		consumed, produced := c.renewer.take()
+		for _, topic := range produced {
+			c.cl.PurgeTopicsFromProducing(topic) // all of it that was in flight has failed; the next try learns the new id
+		}
+		for _, topic := range consumed {
+			c.letGo(topic)
+			away = append(away, topic)
+		}
+		away = slices.DeleteFunc(away, func(topic string) bool { return c.takeUp(ctx, topic) })
+	}
+}
+
+// letGo gives a topic's partitions up without a commit, which would be taken for the new topic's, and has kgo forget it.
+func (c *Consumer) letGo(topic string) {
+	c.log.Warn("retriable: a topic was deleted; it is consumed again once it is made anew", "topic", topic)
+	c.giveUp(slices.DeleteFunc(slices.Clone(c.partitions()), func(p *partition) bool { return p.topic != topic }), ErrRevoked, 0, true)
+	c.cl.PurgeTopicsFromConsuming(topic)
+	c.cl.ResumeFetchTopics(topic) // fetchFailed paused it
+}
+
+// takeUp consumes a topic again if it is there.
+func (c *Consumer) takeUp(ctx context.Context, topic string) bool {
+	found, err := askTopics(ctx, c.cl, []string{topic})
+	if a, ok := found[topic]; err != nil || !ok || errors.Is(a.err, kerr.UnknownTopicOrPartition) {
+		return false
+	}
+	if !c.patterns() {
+		c.cl.AddConsumeTopics(topic) // with patterns kgo finds it by itself
+	}
+	return true
+}
+
+// stall notes that a partition cannot be read, and until when it is left alone; it reports whether that is new.
+func (p *partition) stall(err error) (first bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first = p.blocked == nil
+	p.blocked = err
+	p.stalled = time.Now().Add(min(time.Second<<min(p.stalls, 5), 30*time.Second))
+	p.stalls++
+	return first
+}
+
+// resumeStalled has partitions fetched again whose time is over. It reports whether others are left.
+func (c *Consumer) resumeStalled(now time.Time) (left bool) {
+	var over []*partition
+	for _, p := range c.partitions() {
+		if p.paused.Load()&pausedStalled == 0 {
+			continue
+		}
+		p.mu.Lock()
+		due := !now.Before(p.stalled)
+		p.mu.Unlock()
+		if due {
+			over = append(over, p)
+		} else {
+			left = true
+		}
+	}
+	if len(over) > 0 {
+		c.gate.shut(func() { c.setPaused(over, pausedStalled, false) })
+	}
+	return left
+}

@@ -42,19 +42,17 @@ func chain(h Handler, mw []Middleware) Handler {
 	}
 	inner := h
 	h = HandlerFunc(func(ctx context.Context, m *Message) (err error) {
-		defer recoverTo(&err)
+		defer func() {
+			if v := recover(); v != nil {
+				err = &PanicError{Value: v, Stack: debug.Stack()}
+			}
+		}()
 		return inner.Handle(ctx, m)
 	})
 	for i := len(mw) - 1; i >= 0 && h != nil; i-- {
 		h = mw[i](h)
 	}
 	return h
-}
-
-func recoverTo(err *error) {
-	if v := recover(); v != nil {
-		*err = &PanicError{Value: v, Stack: debug.Stack()}
-	}
 }
 
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.

@@ -121,7 +121,7 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 			large = append(large, snaps[i])
 			continue
 		}
-		if errors.Is(err, kerr.OffsetMetadataTooLarge) && len(snaps[i].text) > 0 {
+		if errors.Is(err, kerr.OffsetMetadataTooLarge) && snaps[i].text != "" {
 			if s, ok := c.shorten(snaps[i]); ok {
 				errs = append(errs, c.commitAll(ctx, []snapshot{s})...)
 				continue

@@ -13,6 +13,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
@@ -150,7 +151,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	}
 	err := c.preflight(ctx)
 	if ctx.Err() != nil {
-		return nil //nolint:nilerr // a stop before the start is a clean one
+		return nil // a stop before the start is a clean one
 	}
 	if err != nil {
 		return err
@@ -179,9 +180,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.pool.start()
 	c.poll(polling)
 	err = c.shutdown()
-	late := time.AfterFunc(leaveWithin, cut)
-	c.cl.Close()
-	late.Stop()
+	c.leave(cut)
 	stop()
 	wg.Wait()
 	if left := c.pool.stop(); left > 0 {
@@ -196,6 +195,35 @@ func (c *Consumer) Run(ctx context.Context) error {
 // leaveWithin bounds the leaving of the group: a join that is parked at the broker, because another member drains, would hold it for the
 // rebalance timeout. All that matters is committed by then.
 const leaveWithin = 5 * time.Second
+
+// leave closes the client, which leaves the group.
+func (c *Consumer) leave(cut context.CancelFunc) {
+	member, _ := c.cl.GroupMetadata()
+	late := time.AfterFunc(leaveWithin, cut)
+	defer late.Stop()
+	c.cl.Close()
+	if c.set.client.serverSide && c.set.client.instance != "" && member != "" {
+		c.leaveStatic(member)
+	}
+}
+
+// leaveStatic says of a static member under KIP-848 that it will be back: kgo 1.22.2 leaves its instance id out, which the broker
+// refuses, and then nobody may take its place until the session is over.
+func (c *Consumer) leaveStatic(member string) {
+	ctx, cancel := context.WithTimeout(c.base, leaveWithin)
+	defer cancel()
+	cl, err := kgo.NewClient(c.set.connection()...)
+	if err != nil {
+		return
+	}
+	defer cl.Close()
+	req := kmsg.NewPtrConsumerGroupHeartbeatRequest()
+	req.Group, req.MemberID, req.MemberEpoch = c.set.group, member, -2
+	req.InstanceID = &c.set.client.instance
+	if _, err := req.RequestWith(ctx, cl); err != nil {
+		c.log.Debug("retriable: leaving as a static member", "error", err)
+	}
+}
 
 // abort has Run drain and return err.
 func (c *Consumer) abort(err error) {

@@ -177,12 +177,12 @@ func addHook[T any](to *[]T, h Hook) bool {
 	return ok
 }
 
-func (s *hookSet) add(h Hook) (any bool) {
+func (s *hookSet) add(h Hook) (found bool) {
 	for _, ok := range []bool{
 		addHook(&s.handled, h), addHook(&s.retried, h), addHook(&s.deadLettered, h), addHook(&s.dropped, h), addHook(&s.held, h),
 		addHook(&s.committed, h), addHook(&s.assigned, h), addHook(&s.drained, h), addHook(&s.stuck, h), addHook(&s.produceFailed, h),
 	} {
-		any = any || ok
+		found = found || ok
 	}
-	return any
+	return found
 }

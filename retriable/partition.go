@@ -208,8 +208,8 @@ func (p *partition) take(r **run) *item {
 			if it.start() {
 				return it
 			}
-		} else if it = it.claim((*r).list != nil); it != nil {
-			return it
+		} else if next := it.claim((*r).list != nil); next != nil {
+			return next
 		}
 	}
 }

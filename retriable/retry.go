@@ -30,6 +30,7 @@ func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 		c.log.Warn("retriable: a record is dropped by its handler", "record", p.name(it), "attempt", a.number)
 		p.drop(a, err)
 		return VerdictDrop, it.leave()
+	case kindPermanent, kindRetryAfter, kindFailed: // a failed attempt
 	}
 	n.failed.Add(1)
 	if a.panicked != nil {

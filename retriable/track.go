@@ -176,12 +176,13 @@ func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now 
 		largest = max(largest, size+itemBytes)
 		in.run.bytes += size + itemBytes
 		it.size = int32(min(size, 1<<31-1))
-		if len(in.claims) > 0 && in.claimed(r) {
+		switch {
+		case len(in.claims) > 0 && in.claimed(r):
 			in.skipped++
 			in.pass(it)
-		} else if p.retry {
+		case p.retry:
 			in.readRetry(it, r)
-		} else if len(r.Headers) > 0 {
+		case len(r.Headers) > 0:
 			in.clean(it, r)
 		}
 		it.attempt.Store(int32(it.msg.Attempt))

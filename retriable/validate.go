@@ -208,7 +208,7 @@ type clientFacts struct {
 	heartbeat  time.Duration
 	serverSide bool
 	seeds      []string
-	instance   bool
+	instance   string
 }
 
 type ownedOption struct {
@@ -218,20 +218,40 @@ type ownedOption struct {
 
 // ownedOptions are those of kgo that the library sets itself.
 var ownedOptions = []ownedOption{
-	{"ConsumerGroup", kgo.ConsumerGroup}, {"ConsumeTopics", kgo.ConsumeTopics}, {"ConsumeRegex", kgo.ConsumeRegex},
-	{"ConsumeExcludeTopics", kgo.ConsumeExcludeTopics}, {"ConsumePartitions", kgo.ConsumePartitions},
-	{"ConsumeStartOffset", kgo.ConsumeStartOffset}, {"ConsumeResetOffset", kgo.ConsumeResetOffset},
-	{"DisableAutoCommit", kgo.DisableAutoCommit}, {"AutoCommitMarks", kgo.AutoCommitMarks},
-	{"AutoCommitInterval", kgo.AutoCommitInterval}, {"AutoCommitCallback", kgo.AutoCommitCallback}, {"GreedyAutoCommit", kgo.GreedyAutoCommit},
-	{"OnPartitionsAssigned", kgo.OnPartitionsAssigned}, {"OnPartitionsRevoked", kgo.OnPartitionsRevoked},
-	{"OnPartitionsLost", kgo.OnPartitionsLost}, {"OnPartitionsCallbackBlocked", kgo.OnPartitionsCallbackBlocked},
-	{"OnOffsetsFetched", kgo.OnOffsetsFetched}, {"AdjustFetchOffsetsFn", kgo.AdjustFetchOffsetsFn},
-	{"BlockRebalanceOnPoll", kgo.BlockRebalanceOnPoll}, {"RequiredAcks", kgo.RequiredAcks},
-	{"DisableIdempotentWrite", kgo.DisableIdempotentWrite}, {"AllowIdempotentProduceCancellation", kgo.AllowIdempotentProduceCancellation},
-	{"TransactionalID", kgo.TransactionalID}, {"RecordPartitioner", kgo.RecordPartitioner},
-	{"ManualFlushing", kgo.ManualFlushing}, {"WithPools", kgo.WithPools}, {"ShareGroup", kgo.ShareGroup}, {"KeepControlRecords", kgo.KeepControlRecords},
-	{"DefaultProduceTopic", kgo.DefaultProduceTopic}, {"DefaultProduceTopicAlways", kgo.DefaultProduceTopicAlways}, {"GroupProtocol", kgo.GroupProtocol},
-	{"WithContext", kgo.WithContext}, {"ProducerBatchMaxBytes", kgo.ProducerBatchMaxBytes}, {"ProducerBatchMaxBytesFn", kgo.ProducerBatchMaxBytesFn},
+	{"ConsumerGroup", kgo.ConsumerGroup},
+	{"ConsumeTopics", kgo.ConsumeTopics},
+	{"ConsumeRegex", kgo.ConsumeRegex},
+	{"ConsumeExcludeTopics", kgo.ConsumeExcludeTopics},
+	{"ConsumePartitions", kgo.ConsumePartitions},
+	{"ConsumeStartOffset", kgo.ConsumeStartOffset},
+	{"ConsumeResetOffset", kgo.ConsumeResetOffset},
+	{"DisableAutoCommit", kgo.DisableAutoCommit},
+	{"AutoCommitMarks", kgo.AutoCommitMarks},
+	{"AutoCommitInterval", kgo.AutoCommitInterval},
+	{"AutoCommitCallback", kgo.AutoCommitCallback},
+	{"GreedyAutoCommit", kgo.GreedyAutoCommit},
+	{"OnPartitionsAssigned", kgo.OnPartitionsAssigned},
+	{"OnPartitionsRevoked", kgo.OnPartitionsRevoked},
+	{"OnPartitionsLost", kgo.OnPartitionsLost},
+	{"OnPartitionsCallbackBlocked", kgo.OnPartitionsCallbackBlocked},
+	{"OnOffsetsFetched", kgo.OnOffsetsFetched},
+	{"AdjustFetchOffsetsFn", kgo.AdjustFetchOffsetsFn},
+	{"BlockRebalanceOnPoll", kgo.BlockRebalanceOnPoll},
+	{"RequiredAcks", kgo.RequiredAcks},
+	{"DisableIdempotentWrite", kgo.DisableIdempotentWrite},
+	{"AllowIdempotentProduceCancellation", kgo.AllowIdempotentProduceCancellation},
+	{"TransactionalID", kgo.TransactionalID},
+	{"RecordPartitioner", kgo.RecordPartitioner},
+	{"ManualFlushing", kgo.ManualFlushing},
+	{"WithPools", kgo.WithPools},
+	{"ShareGroup", kgo.ShareGroup},
+	{"KeepControlRecords", kgo.KeepControlRecords},
+	{"DefaultProduceTopic", kgo.DefaultProduceTopic},
+	{"DefaultProduceTopicAlways", kgo.DefaultProduceTopicAlways},
+	{"GroupProtocol", kgo.GroupProtocol},
+	{"WithContext", kgo.WithContext},
+	{"ProducerBatchMaxBytes", kgo.ProducerBatchMaxBytes},
+	{"ProducerBatchMaxBytesFn", kgo.ProducerBatchMaxBytesFn},
 }
 
 // checkClient refuses what the library owns and reads back what it must know. The probes have no group and no topics: they
@@ -274,7 +294,7 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 		serverSide: probe.OptValue(kgo.ServerSideBalancer) == any(true),
 	}
 	f.seeds, _ = probe.OptValue(kgo.SeedBrokers).([]string)
-	f.instance = probe.OptValue(kgo.InstanceID) != any("")
+	f.instance, _ = probe.OptValue(kgo.InstanceID).(string)
 	_, given := probe.OptValue(kgo.SeedBrokers).([]string)
 	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))
 	ck.want(seeded, "Brokers: none given")

@@ -318,15 +318,18 @@ func (h readyHeap) Less(i, j int) bool {
 	}
 	return h[i].turn < h[j].turn
 }
+
 func (h readyHeap) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].index, h[j].index = i, j
 }
+
 func (h *readyHeap) Push(x any) {
 	s := x.(*poolSlot) //nolint:forcetypeassert // container/heap's shape
 	s.index = len(*h)
 	*h = append(*h, s)
 }
+
 func (h *readyHeap) Pop() any {
 	old := *h
 	s := old[len(old)-1]

@@ -307,10 +307,11 @@ func TestABlockedPartitionLeavesTheOthersTheirShareOfTheBytes(t *testing.T) { //
 			}
 			return nil
 		}), none()))
-		for p := range int32(3) {
-			b.sendFew(big("orders", p, n, size, n), 4)
-		}
-		p := r.watchBounds(10*time.Second, func() bool { return r.Stats().Handled == 2*n })
+		b.sendFew(big("orders", 0, n, size, n), 4)
+		p := r.watchBounds(5*time.Second, func() bool { return r.partition("orders", 0).Paused })
+		b.sendFew(append(big("orders", 1, n, size, n), big("orders", 2, n, size, n)...), 4)
+		// Without a pause on the way, which would cost them a fetch each time.
+		b.until("the others are handled", time.Second, func() bool { return r.Stats().Handled == 2*n })
 		wantEqual(t, "the blocked partition is paused", r.partition("orders", 0).Paused, true)
 		blocked.open()
 		q := r.watchBounds(10*time.Second, func() bool { return r.Stats().Handled == 3*n })

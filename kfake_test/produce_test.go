@@ -479,6 +479,12 @@ func TestACrashLosesNothing(t *testing.T) {
 			time.Sleep(500 * time.Millisecond)
 			k.arm(func() { k.deaf = kmsg.OffsetCommit })
 		}},
+		{"while the copies are refused", func(b *bed, k *cable) {
+			refused := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders.retry", Err: kerr.InvalidRecord, Count: -1})
+			time.Sleep(5 * time.Second)
+			k.cut()
+			refused.Remove()
+		}},
 		{"while handlers run", func(_ *bed, k *cable) { time.Sleep(150 * time.Millisecond); k.cut() }},
 		{"while retries are held", func(_ *bed, k *cable) { time.Sleep(4 * time.Second); k.cut() }},
 	} {

@@ -778,9 +778,14 @@ func TestAMemberWithoutPartitionsIsReadyAndHealthy(t *testing.T) {
 		var d diary
 		var cs []*running
 		for i := range 3 {
-			c := b.start("g", kafka, retriable.Topic("orders", d.handler(fmt.Sprint(i), func(context.Context, *retriable.Message) error { return nil }), retriable.NoDeadLetters()))
+			c := b.launch("g", kafka, retriable.Topic("orders", d.handler(fmt.Sprint(i), done), retriable.NoDeadLetters()))
 			defer c.end()
 			cs = append(cs, c)
+			select {
+			case <-c.Ready():
+			case <-time.After(time.Minute):
+				b.Error("a member is not ready within a minute")
+			}
 		}
 		time.Sleep(20 * time.Second)
 		b.produce("orders", 0, seq(10)...)

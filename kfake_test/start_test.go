@@ -425,7 +425,9 @@ func TestAPatternsRetriesComeBackAsTheRecordsOfTheirTopics(t *testing.T) {
 		b.produce("orders.b", 0, "z")
 		b.produce("orders.special", 0, "s")
 		time.Sleep(time.Minute)
+		gate <- struct{}{}
 		slices.Sort(origins)
+		<-gate
 		wantEqual(b.T, "deliveries", strings.Join(origins, ", "), strings.Join([]string{
 			"s orders.special/0/0 1", "s orders.special/0/0 2", "x orders.a/1/0 1", "x orders.a/1/0 2", "y orders.a/1/1 1", "y orders.a/1/1 2", "z orders.b/0/0 1", "z orders.b/0/0 2",
 		}, ", "))

@@ -147,6 +147,11 @@ func TestRetryAfterSetsTheWait(t *testing.T) {
 			}
 			wantEqual(t, w.name, ds[1].at.Sub(ds[0].at), w.want)
 		}
+		for _, c := range b.read("orders.retry") {
+			if due, _ := header(c, "retriable_due"); string(c.Value) == "cut to MaxDelay" {
+				wantEqual(t, "due, as it is written", due, l.of("cut to MaxDelay")[0].at.Add(5*time.Hour).UnixMilli())
+			}
+		}
 		if n := len(b.log.lines("longer than MaxDelay", "wait=100h", "max=5h")); n != 1 {
 			t.Errorf("the cut was logged %d times, want once", n)
 		}

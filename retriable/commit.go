@@ -227,7 +227,7 @@ var errNoAnswer = errors.New("the broker's answer leaves it out")
 func (p *partition) snapshot(last bool) (snapshot, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.stage.Load() == fenced && !last {
+	if p.stage.Load() == fenced && !last || p.unread != nil {
 		return snapshot{}, false
 	}
 	offset, epoch := p.window.Advance()
@@ -242,6 +242,9 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 // encodeMap tells which offsets above base are finished: of what was read, and of what the map that was there before says of the rest.
 // p.mu is held.
 func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
+	if p.claimEpoch >= 0 && p.window.Epoch() > p.claimEpoch {
+		p.claims = nil // what was read is newer than the map knows, and so is all above
+	}
 	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: p.window.Done()}
 	for _, r := range p.claims {
 		r.From = max(r.From, p.window.Next())

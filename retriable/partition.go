@@ -53,6 +53,7 @@ type partition struct {
 	stash      []*kgo.Record   // read, but beyond a bound: not tracked yet, in log order
 	claims     []watermark.Run // finished before this assignment, as the committed map says: not delivered again
 	claimEpoch int32           // the leader epoch up to which the map knows the log
+	unread     *fetchedOffset  // a commit whose map waits for the log's end to be known, nil mostly
 	topicID    uint32          // the topic's id, folded; 0 if unknown
 	skip       int64           // where to read on behind the stash, after a Skip
 	window     *window

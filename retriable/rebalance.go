@@ -138,13 +138,16 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 	return offsets, nil
 }
 
-// readMap takes what the committed map says is done. What is not ours, damaged, of another topic of that name, or cannot be checked
-// against the log's end means no map, and nothing else (I12).
+// readMap takes what the committed map says is done. What is not ours, damaged, or of another topic of that name means no map, and nothing
+// else (I12); it is checked against the log's end, and waits for the first fetch where that is not known. p.mu is held, or nobody else
+// has p yet.
 func (p *partition) readMap(f fetchedOffset) {
 	p.topicID, p.text = f.topic, f.text
-	if p.end < 0 {
+	if p.end < 0 && f.text != "" {
+		p.unread = &f
 		return
 	}
+	p.unread = nil
 	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
 	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
 		return

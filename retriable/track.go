@@ -29,6 +29,9 @@ type intake struct {
 func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full bool) {
 	p.mu.Lock()
 	p.end = max(p.end, end)
+	if p.unread != nil && p.end >= 0 {
+		p.readMap(*p.unread)
+	}
 	if len(recs) > 0 {
 		p.blocked, p.stalls = nil, 0
 		if len(p.stash) == 0 {
@@ -193,7 +196,7 @@ func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now 
 			}
 		}
 	}
-	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()*15/16))
+	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()))
 	in.publish(seg)
 	return in
 }

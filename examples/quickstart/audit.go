@@ -9,7 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// row is a line of the table. What is wanted is left open (-1) where there is no saying, after an interruption.
+// row is a line of the table. What is wanted is left open (-1) where there is no saying: after an interruption, and of what timing decides.
 type row struct {
 	what      string
 	got, want int
@@ -54,11 +54,20 @@ func (s *show) audit(ctx context.Context, complete bool) error {
 		rows = append(rows, row{topic + ": committed, of its end", committed, end})
 	}
 	rows = append(rows,
+		row{"read again by the next owner, skipped", s.skipped(), -1},
 		row{"deliveries made twice", again, 0},
 		row{"orders ended twice", twice, 0},
 		row{"orders of a customer out of turn", b.disorder, 0},
 		row{"lost", max(b.plan.produced-ended-waiting, 0), 0})
 	return report(rows)
+}
+
+// skipped returns how many orders were read a second time after a hand-over and not delivered again, for the commit said that they were done.
+func (s *show) skipped() (n int) {
+	for _, m := range s.members {
+		n += int(m.c.Stats().Skipped)
+	}
+	return n
 }
 
 func report(rows []row) error {

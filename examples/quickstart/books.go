@@ -107,6 +107,12 @@ func (b *books) count(what string) int {
 	return b.counts[what]
 }
 
+func (b *books) counted(what string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.counts[what]
+}
+
 // onAttempt returns how many orders succeeded first on that attempt.
 func (b *books) onAttempt(n int) (orders int) {
 	for _, attempts := range b.done {

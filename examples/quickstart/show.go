@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable"
 )
 
 // errSlow ends the play if it does not come to its end.
@@ -31,6 +33,7 @@ type show struct {
 // member is a consumer whose Run is under way.
 type member struct {
 	name string
+	c    *retriable.Consumer
 	stop context.CancelFunc
 	done chan struct{}
 	err  error // once done is closed
@@ -44,8 +47,7 @@ func newShow(brokers []string) (*show, error) {
 	return &show{brokers: brokers, client: client, books: newBooks()}, nil
 }
 
-// play is the story, up to the last member's stop. Members come and go while orders flow, but when no failed order waits: what is finished above a record
-// that still waits would be delivered again by the next owner of its partition.
+// play is the story, up to the last member's stop. Members come and go while orders flow and while failed ones wait for their next attempt.
 func (s *show) play(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errSlow)
 	defer cancel()
@@ -59,7 +61,7 @@ func (s *show) play(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Println("\nA second member joins, while orders keep coming.")
+	fmt.Println("\nA second member joins, while failed orders wait and more keep coming.")
 	b, err := s.join(ctx, "B")
 	if err != nil {
 		return err
@@ -74,11 +76,13 @@ func (s *show) play(ctx context.Context) error {
 		return err
 	}
 
-	fmt.Println("\nThe second member leaves, while orders keep coming.")
+	fmt.Println("\nThe second member leaves, while failed orders wait and more keep coming.")
 	b.stop()
 	if err := s.trickle(ctx, func() bool { return s.books.owned("A") == partitions }); err != nil {
 		return err
 	}
+
+	fmt.Println("\nOne member, until all is settled.")
 	if err := until(ctx, s.books.settled); err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (s *show) join(ctx context.Context, name string) (*member, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(ctx)
-	m := &member{name: name, stop: stop, done: make(chan struct{})}
+	m := &member{name: name, c: c, stop: stop, done: make(chan struct{})}
 	s.members = append(s.members, m)
 	go func() {
 		defer close(m.done)
@@ -123,7 +127,7 @@ func (s *show) stopAll() error {
 	return errors.Join(errs...)
 }
 
-// burst produces n orders at once, of which some will fail, and waits until all have come to an end.
+// burst produces n orders at once, of which some will fail, and waits until some of those wait for their next attempt.
 func (s *show) burst(ctx context.Context, n int) error {
 	orders := make([]order, n)
 	for i := range orders {
@@ -139,10 +143,11 @@ func (s *show) burst(ctx context.Context, n int) error {
 			o.Busy = 1
 		}
 	}
+	before := s.books.counted("held")
 	if err := s.produce(ctx, orders...); err != nil {
 		return err
 	}
-	return until(ctx, s.books.settled)
+	return until(ctx, func() bool { return s.books.counted("held") >= before+10 })
 }
 
 // produce writes orders, keyed by customer, and enters them in the books.

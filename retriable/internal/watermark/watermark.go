@@ -217,7 +217,11 @@ func (w *Window[T, E, I]) Done() (runs []Run) {
 			add(s.first, s.last+1)
 			continue
 		}
-		for i := range s.Items {
+		from := 0
+		if s == w.segs[w.head] {
+			from = s.low // the watermark
+		}
+		for i := from; i < len(s.Items); i++ {
 			if slot := s.slot(i); slot.State() == Done {
 				add(slot.offset, slot.offset+1)
 			} else {

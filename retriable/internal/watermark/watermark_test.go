@@ -143,6 +143,29 @@ func TestOldestNamesTheFirstUnresolved(t *testing.T) {
 	}
 }
 
+func TestDoneNamesOnlyWhatLiesAboveTheWatermark(t *testing.T) {
+	w := newWindow(0, -1)
+	s := track(w, 1, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+	s = append(s, track(w, 2, 10, 14)...) // a gap between two that are done is done
+	track(w, 3, 20)
+	for i, slot := range s {
+		if i != 5 && i != 9 {
+			slot.Done()
+		}
+	}
+	if _, before := w.Advance(); before != 0 {
+		t.Fatal("epoch")
+	}
+	runs := w.Done()
+	if want := []watermark.Run{{From: 6, To: 9}, {From: 10, To: 15}}; !slices.Equal(runs, want) {
+		t.Fatalf("runs %v, want %v", runs, want)
+	}
+	m := watermark.Map{Epoch: -1, Done: runs}
+	if text, kept := m.Encode(5, watermark.MaxMetadata); kept != len(runs) || text == "" {
+		t.Fatalf("%d of %d runs are claimed", kept, len(runs))
+	}
+}
+
 // TestWindowAgainstASortedSet drives random histories through the window and a model that cannot be wrong.
 func TestWindowAgainstASortedSet(t *testing.T) {
 	for seed := range uint64(400) {
@@ -178,6 +201,13 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 			}
 			if got, _ := w.Advance(); got != want {
 				t.Fatalf("seed %d: watermark %d, want %d", seed, got, want)
+			}
+			for _, run := range w.Done() {
+				for o := range open {
+					if run.From <= o && o < run.To || run.From < want || run.To > next {
+						t.Fatalf("seed %d: run %v, open %d, watermark %d, next %d", seed, run, o, want, next)
+					}
+				}
 			}
 		}
 	}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package kfake_test
+
+const raceEnabled = false

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,7 +369,7 @@ func TestADrainThatTakesTooLongLeavesTheRecordToTheNewOwner(t *testing.T) {
 				release := sync.OnceFunc(func() { close(free) })
 				defer release()
 				for p := range int32(4) {
-					b.produce("orders", p, fmt.Sprintf("q=quick%d", p), fmt.Sprintf("k=slow%d", p), fmt.Sprintf("k=next%d", p))
+					b.produce("orders", p, fmt.Sprintf("q=quick%d", p), fmt.Sprintf("k=slow%d", p), fmt.Sprintf("k=next%d", p), fmt.Sprintf("q=other%d", p))
 				}
 				time.Sleep(3 * time.Second)
 				id := ma.member()
@@ -412,6 +413,7 @@ func TestADrainThatTakesTooLongLeavesTheRecordToTheNewOwner(t *testing.T) {
 						wantEqual(b.T, "its attempt", v.attempt, 1)
 					}
 					wantEqual(b.T, "deliveries of the one behind it", len(d.of(func(v visit) bool { return v.value == fmt.Sprintf("next%d", e.Partition) })), 1)
+					wantEqual(b.T, "deliveries of the one that was finished beyond it", len(d.of(func(v visit) bool { return v.value == fmt.Sprintf("other%d", e.Partition) })), 1)
 				}
 				if taken == 0 {
 					b.Error("no partition was taken away: the story shows nothing")
@@ -421,7 +423,7 @@ func TestADrainThatTakesTooLongLeavesTheRecordToTheNewOwner(t *testing.T) {
 				wantEqual(b.T, "retry copies", len(b.read("orders.retry")), 0)
 				wantEqual(b.T, "dead letters", len(b.read("orders.dead")), 0)
 				for p := range int32(4) {
-					wantEqual(b.T, "committed", b.committed("g", "orders", p), 3)
+					wantEqual(b.T, "committed", b.committed("g", "orders", p), 4)
 				}
 				mb.clean()
 				ma.clean()
@@ -462,6 +464,70 @@ func TestQueuedRecordsAreDroppedAtAHandOverAndDeliveredByTheNewOwner(t *testing.
 		if dropped == 0 {
 			b.Error("nothing was queued when partitions were taken away: the story shows nothing")
 		}
+		mb.clean()
+		ma.clean()
+	})
+}
+
+// slowPoll holds up the poll that brings a record with the value "hold", once.
+type slowPoll struct {
+	once sync.Once
+	held atomic.Bool
+}
+
+// OnFetchRecordUnbuffered implements kgo.HookFetchRecordUnbuffered.
+func (s *slowPoll) OnFetchRecordUnbuffered(r *kgo.Record, polled bool) {
+	if polled && string(r.Value) == "hold" {
+		s.once.Do(func() {
+			s.held.Store(true)
+			time.Sleep(10 * time.Second)
+		})
+	}
+}
+
+func TestAPollThatIsUnderWayBringsNothingToALaterAssignment(t *testing.T) {
+	bubble(t, "orders:4", func(b *bed) {
+		var d diary
+		s := &slowPoll{}
+		eager := kgo.Balancers(kgo.RangeBalancer())
+		opts := func(name string, took time.Duration, kafka ...kgo.Opt) []retriable.Option {
+			return []retriable.Option{
+				retriable.Kafka(append(kafka, eager)...), retriable.DrainTimeout(time.Second),
+				retriable.Topic("orders", d.handler(name, func(ctx context.Context, m *retriable.Message) error {
+					if took > 0 && strings.HasPrefix(string(m.Value), "slow") {
+						select {
+						case <-ctx.Done():
+						case <-time.After(took):
+						}
+					}
+					return nil
+				}), retriable.NoDeadLetters()),
+			}
+		}
+		ma := b.start("g", opts("a", 8*time.Second, kgo.WithHooks(s))...)
+		defer ma.end()
+		for p := range int32(4) { // all are revoked when b joins, and two come back
+			b.produce("orders", p, fmt.Sprint("slow", p), fmt.Sprint("fine", p))
+		}
+		time.Sleep(time.Second)
+		for p := range int32(4) {
+			b.produce("orders", p, "hold", fmt.Sprint("last", p))
+		}
+		b.eventually(10*time.Second, "a poll is held up", s.held.Load)
+		mb := b.start("g", opts("b", 0)...)
+		defer mb.end()
+		time.Sleep(time.Minute)
+		got := map[string]int{}
+		for _, v := range d.of(func(v visit) bool { return v.cause == nil }) {
+			got[v.value]++
+		}
+		for p := range int32(4) {
+			for _, v := range []string{"slow", "fine", "last"} {
+				wantEqual(b.T, fmt.Sprint("deliveries to an end of ", v, p), got[fmt.Sprint(v, p)], 1)
+			}
+			wantEqual(b.T, "committed", b.committed("g", "orders", p), 4)
+		}
+		wantEqual(b.T, "deliveries of those that were held up", got["hold"], 4)
 		mb.clean()
 		ma.clean()
 	})

@@ -370,7 +370,9 @@ func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	defer c.gate.leave()
 	defer cancel()
 	fetches := c.cl.PollRecords(ctx, c.mayRead())
-	c.recordSize.Store(c.recordSize.Load() * 15 / 16)
+	if !fetches.Empty() {
+		c.recordSize.Store(c.recordSize.Load() * 15 / 16)
+	}
 	now := time.Now()
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if f.Err != nil {

@@ -1,6 +1,7 @@
 package stories_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -33,7 +34,7 @@ func (a *account) begin(i int, m *retriable.Message, sent *kgo.Record) {
 	switch {
 	case m.Topic != sent.Topic || m.Partition != sent.Partition || m.Offset != sent.Offset:
 		a.wrongly("record %d says it is %s/%d/%d, not %s/%d/%d", i, m.Topic, m.Partition, m.Offset, sent.Topic, sent.Partition, sent.Offset)
-	case string(m.Key) != string(sent.Key) || len(m.Headers) != len(sent.Headers) || m.Timestamp.UnixMilli() != sent.Timestamp.UnixMilli():
+	case !bytes.Equal(m.Key, sent.Key) || len(m.Headers) != len(sent.Headers) || m.Timestamp.UnixMilli() != sent.Timestamp.UnixMilli():
 		a.wrongly("record %d is not as it was sent: %v", i, m.Record)
 	case m.FirstFailure.IsZero() != (m.Attempt == 1) || (m.LastError == "") != (m.Attempt == 1):
 		a.wrongly("attempt %d of record %d: first failure %v, last error %q", m.Attempt, i, m.FirstFailure, m.LastError)

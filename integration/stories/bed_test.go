@@ -86,7 +86,8 @@ func newBed(t *testing.T, cluster *broker.Cluster, within time.Duration) *bed {
 			t.Logf("the consumers' log:\n%s", b.log)
 		}
 	})
-	ctx, cancel := context.WithTimeoutCause(context.Background(), within, fmt.Errorf("the test's limit of %v is over", within))
+	// Not t.Context(), which ends before the cleanup that stops consumers.
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(t.Context()), within, fmt.Errorf("the test's limit of %v is over", within))
 	t.Cleanup(cancel)
 	b.limit = ctx
 	b.cl = b.client()
@@ -292,15 +293,15 @@ func (b *bed) ends(topic string) map[int32]int64 {
 
 func (b *bed) listed(topic string, list func(context.Context, ...string) (kadm.ListedOffsets, error)) map[int32]int64 {
 	b.Helper()
-	os, err := list(b.limit, topic)
+	found, err := list(b.limit, topic)
 	if err == nil {
-		err = os.Error()
+		err = found.Error()
 	}
 	if err != nil {
 		b.Fatalf("listing the offsets of %s: %v", topic, err)
 	}
 	m := map[int32]int64{}
-	for p, o := range os[topic] {
+	for p, o := range found[topic] {
 		m[p] = o.Offset
 	}
 	return m
@@ -336,14 +337,14 @@ func (b *bed) read(topic string) (rs []*kgo.Record) {
 // committed returns a group's committed offsets of a topic, -1 for partitions without.
 func (b *bed) committed(group, topic string) map[int32]int64 {
 	b.Helper()
-	os, err := b.adm.FetchOffsets(b.limit, group)
+	all, err := b.adm.FetchOffsets(b.limit, group)
 	if err != nil {
 		b.Fatalf("asking for the commits of %s: %v", group, err)
 	}
 	m := map[int32]int64{}
 	for p := range b.ends(topic) {
 		m[p] = -1
-		if o, ok := os.Lookup(topic, p); ok {
+		if o, ok := all.Lookup(topic, p); ok {
 			m[p] = o.At
 		}
 	}

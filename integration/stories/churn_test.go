@@ -201,7 +201,7 @@ func (d *diary) visit(member string, m *retriable.Message) (leave func()) {
 	where := fmt.Sprintf("%s (%v) at member %s, %s", id, m.Source, member, began.Format("05.000"))
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	last, any := d.last[key]
+	last, known := d.last[key]
 	if d.seen[id] {
 		d.again++
 		committed := d.commits[retriable.Position{Topic: m.Source.Topic, Partition: m.Source.Partition}]
@@ -215,7 +215,7 @@ func (d *diary) visit(member string, m *retriable.Message) (leave func()) {
 	} else {
 		d.seen[id] = true
 		d.records.Add(1)
-		if any && number <= last {
+		if known && number <= last {
 			d.disorder++
 			d.wrongly("%s: after number %d", where, last)
 		}

@@ -1,6 +1,7 @@
 package stories_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -51,10 +52,10 @@ func TestMissingTopicsAreNamed(t *testing.T) {
 
 // all returns every error of a type in a tree.
 func all[T error](err error) (es []T) {
-	if e, ok := err.(T); ok {
+	if e, ok := err.(T); ok { //nolint:errorlint // the walk is what errors.As would do, for all of them
 		es = append(es, e)
 	}
-	switch u := err.(type) {
+	switch u := err.(type) { //nolint:errorlint // as above
 	case interface{ Unwrap() error }:
 		es = append(es, all[T](u.Unwrap())...)
 	case interface{ Unwrap() []error }:
@@ -119,7 +120,7 @@ func TestCreateTopicsMakesWhatIsMissing(t *testing.T) {
 	b.await("it is a dead letter", 20*time.Second, func() bool { return through.Stats().DeadLettered == 1 })
 	through.clean()
 	letters := b.read(dead)
-	if len(letters) != 1 || string(letters[0].Value) != string(r.Value) {
+	if len(letters) != 1 || !bytes.Equal(letters[0].Value, r.Value) {
 		t.Errorf("%d dead letters, or not as sent", len(letters))
 	}
 }

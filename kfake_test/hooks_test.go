@@ -48,6 +48,12 @@ func (h *hooked) of(hook string) []string {
 	return slices.Clone(h.told[hook])
 }
 
+// from is of without the first n.
+func (h *hooked) from(hook string, n int) []string {
+	told := h.of(hook)
+	return told[min(n, len(told)):]
+}
+
 // after is how long after the beginning a time is.
 func (h *hooked) after(t time.Time) time.Duration { return t.Sub(time.UnixMilli(h.began.Load())) }
 
@@ -183,14 +189,14 @@ func TestHooksTellOfAssignmentsCommitsAndDrains(t *testing.T) {
 		wantEqual(t, "committed with the assignment", committed, []string{"orders/0 at 0: <nil>", "orders/1 at 0: <nil>"})
 		b.produce("orders", 0, "k=a", "k=b", "k=stuck", "k=c", "k=d")
 		time.Sleep(3 * time.Second)
-		wantEqual(t, "committed", h.of("committed")[2:], []string{"orders/0 at 2: <nil>"})
+		wantEqual(t, "committed", h.from("committed", 2), []string{"orders/0 at 2: <nil>"})
 
 		// A refused commit is told too, and the next carries it.
 		fault := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.InvalidCommitOffsetSize, Count: 1})
 		b.produce("orders", 1, "x")
 		time.Sleep(3 * time.Second)
 		fault.Remove()
-		told := h.of("committed")[3:]
+		told := h.from("committed", 3)
 		wantEqual(t, "committed", len(told) == 2 && strings.HasPrefix(told[0], "orders/1 at 1: retriable: committing orders/1 at offset 1: INVALID_COMMIT_OFFSET_SIZE") && told[1] == "orders/1 at 1: <nil>", true)
 
 		err := r.end()
@@ -280,7 +286,7 @@ func TestHookStuckIsCalledOncePerIncident(t *testing.T) {
 			t.Errorf("Health in between: %v", err)
 		}
 		time.Sleep(20 * time.Second)
-		wantEqual(t, "the next incident", h.of("stuck")[1:], []string{"orders/0: running at 3, attempt 1, since 0s"})
+		wantEqual(t, "the next incident", h.from("stuck", 1), []string{"orders/0: running at 3, attempt 1, since 0s"})
 		gates["b"].open()
 		time.Sleep(10 * time.Minute)
 		wantEqual(t, "no more", len(h.of("stuck")), 2)

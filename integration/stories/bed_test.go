@@ -337,14 +337,14 @@ func (b *bed) read(topic string) (rs []*kgo.Record) {
 // committed returns a group's committed offsets of a topic, -1 for partitions without.
 func (b *bed) committed(group, topic string) map[int32]int64 {
 	b.Helper()
-	all, err := b.adm.FetchOffsets(b.limit, group)
+	commits, err := b.adm.FetchOffsets(b.limit, group)
 	if err != nil {
 		b.Fatalf("asking for the commits of %s: %v", group, err)
 	}
 	m := map[int32]int64{}
 	for p := range b.ends(topic) {
 		m[p] = -1
-		if o, ok := all.Lookup(topic, p); ok {
+		if o, ok := commits.Lookup(topic, p); ok {
 			m[p] = o.At
 		}
 	}

@@ -73,9 +73,9 @@ func (b *bed) admin() *kadm.Client { return kadm.NewClient(b.cl) }
 // commitAs writes an offset into an empty group, as some other client would.
 func (b *bed) commitAs(group, topic string, partition int32, offset int64, metadata string) {
 	b.Helper()
-	os := kadm.Offsets{}
-	os.Add(kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1, Metadata: metadata})
-	rs, err := b.admin().CommitOffsets(b.Context(), group, os)
+	offsets := kadm.Offsets{}
+	offsets.Add(kadm.Offset{Topic: topic, Partition: partition, At: offset, LeaderEpoch: -1, Metadata: metadata})
+	rs, err := b.admin().CommitOffsets(b.Context(), group, offsets)
 	if err == nil {
 		err = rs.Error()
 	}
@@ -113,8 +113,10 @@ func TestTheCommittedOffsetNeverPassesAnUnresolvedRecordNorGoesBack(t *testing.T
 		w := b.watchCommits()
 		// Writes to the retry topic are refused now and then: their records must hold the watermark meanwhile.
 		var produces atomic.Int64
-		refused := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders.retry", Err: kerr.InvalidRecord, Count: -1,
-			When: func(kmsg.Request) bool { return produces.Add(1)%3 == 0 }})
+		refused := b.cluster.Fault(kfake.Fault{
+			Keys: []kmsg.Key{kmsg.Produce}, Topic: "orders.retry", Err: kerr.InvalidRecord, Count: -1,
+			When: func(kmsg.Request) bool { return produces.Add(1)%3 == 0 },
+		})
 		c := b.start("g", retriable.CommitInterval(100*time.Millisecond), retriable.Hooks(&r), retriable.Concurrency(12),
 			retriable.Topic("orders", retriable.HandlerFunc(func(_ context.Context, m *retriable.Message) error {
 				var i int

@@ -300,7 +300,7 @@ func TestGarbageOnARetryTopicIsAtWorstIgnored(t *testing.T) { // I12
 	due := func(text string) []kgo.RecordHeader { return []kgo.RecordHeader{kv("retriable_due", []byte(text))} }
 	att := func(v []byte) []kgo.RecordHeader { return []kgo.RecordHeader{kv("retriable_kafka_attempt", v)} }
 	stamp := func(v []byte) []kgo.RecordHeader { return []kgo.RecordHeader{kv("retriable_kafka_timestamp", v)} }
-	const max = 2 * time.Hour // MaxDelay
+	const longest = 2 * time.Hour // MaxDelay
 	rows := []struct {
 		name    string
 		hs      []kgo.RecordHeader
@@ -325,11 +325,11 @@ func TestGarbageOnARetryTopicIsAtWorstIgnored(t *testing.T) { // I12
 		{"timestamp: null", stamp(nil), 1, 0, ""},
 		{"timestamp: 4 bytes", stamp(be64(1 << 40)[4:]), 1, 0, ""},
 		{"timestamp: 0", stamp(be64(0)), 1, 0, ""},
-		{"timestamp: the largest", stamp(be64(math.MaxUint64)), 1, max, ""},
-		{"timestamp: beyond milliseconds", stamp(be64(math.MaxInt64/1000 + 1)), 1, max, ""},
+		{"timestamp: the largest", stamp(be64(math.MaxUint64)), 1, longest, ""},
+		{"timestamp: beyond milliseconds", stamp(be64(math.MaxInt64/1000 + 1)), 1, longest, ""},
 		{"due: long ago", due("1"), 1, 0, ""},
-		{"due: never", due("9223372036854775807"), 1, max, ""},
-		{"due: more than never", due("99999999999999999999"), 1, max, ""},
+		{"due: never", due("9223372036854775807"), 1, longest, ""},
+		{"due: more than never", due("99999999999999999999"), 1, longest, ""},
 		{"due: too many digits", due("999999999999999999999"), 1, 0, ""},
 		{"due: negative", due("-9223372036854775808"), 1, 0, ""},
 		{"due: signed", due("+9223372036854775807"), 1, 0, ""},
@@ -364,7 +364,7 @@ func TestGarbageOnARetryTopicIsAtWorstIgnored(t *testing.T) { // I12
 			seen.keep(m)
 			at[string(m.Value)] = time.Now()
 			return nil
-		}), retriable.MaxDelay(max)))
+		}), retriable.MaxDelay(longest)))
 		var rs []*kgo.Record
 		for _, row := range rows {
 			rs = append(rs, &kgo.Record{Topic: "orders.retry", Value: []byte(row.name), Headers: append(row.hs, users...)})

@@ -329,7 +329,7 @@ func TestHooksAreCalledWithNoLockHeldAndTheirPanicsDoNoHarm(t *testing.T) {
 						panic("4111")
 					}
 					_ = c.Stats()
-					ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 					defer cancel()
 					_ = c.Health(ctx)
 				}
@@ -354,7 +354,7 @@ func TestHooksAreCalledWithNoLockHeldAndTheirPanicsDoNoHarm(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ctx, stop := context.WithCancel(context.Background())
+				ctx, stop := context.WithCancel(t.Context())
 				b.Cleanup(stop)
 				done := make(chan error, 1)
 				go func() { done <- c.Run(ctx) }()

@@ -416,16 +416,16 @@ func TestWhatIsStuckInSeveralPartitionsDoesNotStopTheRest(t *testing.T) { // I11
 
 // One partition after the other gets stuck, also on the workers that were lent because of those before.
 func TestPartitionsThatGetStuckOneByOneDoNotStopTheRest(t *testing.T) { // I11
-	bubble(t, "orders:5", func(b *bed) {
+	bubble(t, "orders:7", func(b *bed) {
 		var c crowd
-		h, end := stuckIn(b, &c, func(p int32) bool { return p < 4 })
+		h, end := stuckIn(b, &c, func(p int32) bool { return p < 6 })
 		r := b.begin("g", retriable.Concurrency(8), retriable.StuckAfter(10*time.Second), retriable.Topic("orders", h, none()))
-		for p := range int32(4) {
+		for p := range int32(6) {
 			b.produce("orders", p, keyed(20, 20)...)
 			time.Sleep(time.Minute)
 		}
 		time.Sleep(10 * time.Minute) // what is stuck gets no more of what is lent, however long it lasts
-		b.produce("orders", 4, keyed(500, 20)...)
+		b.produce("orders", 6, keyed(500, 20)...)
 		b.until("the rest is handled", 15*time.Second, func() bool { return r.Stats().Handled == 500 })
 		end()
 		r.clean()

@@ -20,7 +20,6 @@ type peaks struct {
 	pending, held int // of one partition
 	bytes         int64
 	paused        bool
-	over          string // the first statistics that were too high
 }
 
 // watchBounds looks at the statistics every millisecond until ok, for at most d.

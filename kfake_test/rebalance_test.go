@@ -748,11 +748,13 @@ func TestWhatIsLostIsNeitherCommittedNorDispatched(t *testing.T) {
 				wantEqual(b.T, "deliveries before", len(d.all()), 2)
 				before := len(w.all())
 				// The member is unknown all of a sudden, and may not join again for a while.
-				refused := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{p.join}, Group: "g", TopLevel: true, Err: kerr.CoordinatorLoadInProgress, Count: -1,
+				refused := b.cluster.Fault(kfake.Fault{
+					Keys: []kmsg.Key{p.join}, Group: "g", TopLevel: true, Err: kerr.CoordinatorLoadInProgress, Count: -1,
 					When: func(req kmsg.Request) bool {
 						h, ok := req.(*kmsg.ConsumerGroupHeartbeatRequest)
 						return !ok || h.MemberEpoch == 0
-					}})
+					},
+				})
 				unknown := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{p.beat}, Group: "g", TopLevel: true, Err: kerr.UnknownMemberID})
 				b.eventually(10*time.Second, "the partitions are lost", func() bool { return len(list(&e, &e.drains)) == 4 })
 				lost := time.Now()

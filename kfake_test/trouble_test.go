@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math/rand/v2"
 	"net"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"github.com/twmb/franz-go/pkg/kversion"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
 )
@@ -134,6 +136,61 @@ func TestATopicDeletedAndMadeAnewIsReadFromItsStart(t *testing.T) {
 		wantEqual(b.T, "committed", fmt.Sprint(b.committed("g", "orders", 0), b.committed("g", "orders", 1)), "3 1")
 		c.clean()
 	})
+}
+
+func TestATopicMadeAnewAtOnceIsReadFromItsStart(t *testing.T) {
+	skipForKgosRace(t)
+	for _, v := range []struct {
+		name string
+		max  *kversion.Versions
+	}{
+		{"the newest brokers", kversion.Stable()},
+		{"brokers of 3.6", kversion.V3_6_0()},
+		{"brokers of 2.8, which fetch by name", kversion.V2_8_0()},
+	} {
+		t.Run(v.name, func(t *testing.T) {
+			bubble(t, "orders", func(b *bed) {
+				var d diary
+				free := make(chan struct{})
+				topic := retriable.Topic("orders", d.handler("", func(ctx context.Context, m *retriable.Message) error {
+					if string(m.Value) == "slow" {
+						select {
+						case <-free:
+						case <-ctx.Done():
+						}
+					}
+					return nil
+				}), retriable.NoDeadLetters())
+				c := b.start("g", topic)
+				defer c.end()
+				defer close(free)
+				b.produce("orders", 0, "a0", "a1", "a2", "slow", "a4")
+				time.Sleep(5 * time.Second)
+				wantEqual(b.T, "committed before", b.committed("g", "orders", 0), 3)
+				calm := b.calmFetches(5000, "a topic was made anew")
+				b.deleteTopic("orders")
+				b.createTopic("orders", 1, nil)
+				b.renew()
+				for i := range 10 { // more than there were: an old commit would hide some
+					b.produce("orders", 0, fmt.Sprint("b", i))
+				}
+				time.Sleep(15 * time.Minute)
+				calm()
+				d.once(b.T, 15)
+				wantEqual(b.T, "committed", b.committed("g", "orders", 0), 10)
+				if err := c.Health(b.Context()); err != nil {
+					b.Errorf("Health: %v", err)
+				}
+				c.clean()
+				b.produce("orders", 0, "b10")
+				c = b.start("g", topic)
+				defer c.end()
+				time.Sleep(3 * time.Second)
+				d.once(b.T, 16)
+				c.clean()
+			}, kfake.MaxVersions(v.max))
+		})
+	}
 }
 
 func TestACopyWaitsForItsTopicToBeMadeAnew(t *testing.T) {
@@ -929,4 +986,153 @@ func TestPartitionsThatAreAddedAreConsumed(t *testing.T) {
 		d.once(b.T, 4)
 		c.clean()
 	})
+}
+
+// TestNothingIsLostWhateverHappens tells one long story per seed in which members come and go while brokers, leaders, coordinators,
+// connections, commits and writes misbehave at random. In the end all is well again, and then everything must be accounted for (I1, I2, I8).
+func TestNothingIsLostWhateverHappens(t *testing.T) {
+	for seed := range uint64(6) {
+		p := protocols[seed%3]
+		t.Run(fmt.Sprintf("seed %d, %s", seed, p.name), func(t *testing.T) {
+			bubble(t, "orders:6 orders.retry:3 orders.dead", func(b *bed) { turmoil(b, seed, p.opts) }, brokers(3)...)
+		})
+	}
+}
+
+// turmoil is one such story.
+func turmoil(b *bed, seed uint64, kafka []kgo.Opt) {
+	const n, maxAttempts = 400, 3
+	rnd := rand.New(rand.NewPCG(seed, 1))
+	var d diary
+	b.epochsHold()
+	join := func(name string) (*running, *scissors) {
+		s := &scissors{b: b}
+		return b.launch("g", retriable.Kafka(kafka...), s.dialer(), retriable.Concurrency(8), retriable.DrainTimeout(time.Second), retriable.CommitInterval(200*time.Millisecond),
+			retriable.Topic("orders", d.handler(name, func(ctx context.Context, m *retriable.Message) error {
+				sum := crc32.ChecksumIEEE(m.Value)
+				select {
+				case <-time.After(time.Duration(sum%20) * 40 * time.Millisecond):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				switch {
+				case sum%7 == 0:
+					return errors.New("never")
+				case sum%5 == 0 && m.Attempt < maxAttempts:
+					return errors.New("not yet")
+				}
+				return nil
+			}), retriable.MaxAttempts(maxAttempts), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.Backoff(retriable.Constant(2*time.Second)))), s
+	}
+	type member struct {
+		*running
+		*scissors
+	}
+	var members []member
+	names := 0
+	add := func() {
+		c, s := join(fmt.Sprint("m", names))
+		names++
+		members = append(members, member{c, s})
+	}
+	add()
+	defer func() {
+		for _, m := range members {
+			_ = m.end()
+		}
+	}()
+	var values []string
+	end := time.Now().Add(60 * time.Second)
+	faulty := func(key kmsg.Key, topic string, errs ...*kerr.Error) {
+		f := kfake.Fault{Keys: []kmsg.Key{key}, Topic: topic, Err: errs[rnd.IntN(len(errs))], Count: 1 + rnd.IntN(5)}
+		if topic == "" {
+			f.Group, f.TopLevel = "g", true
+		}
+		h := b.cluster.Fault(f)
+		time.AfterFunc(5*time.Second, h.Remove)
+	}
+	for time.Now().Before(end) {
+		for range rnd.IntN(15) {
+			if len(values) < n {
+				v := fmt.Sprint(len(values))
+				values = append(values, v)
+				b.produce("orders", int32(rnd.IntN(6)), fmt.Sprintf("k%d=%s", rnd.IntN(30), v))
+			}
+		}
+		switch rnd.IntN(10) {
+		case 0:
+			if len(members) < 4 {
+				add()
+			}
+		case 1:
+			if len(members) > 1 {
+				i := rnd.IntN(len(members))
+				_ = members[i].end()
+				members = slices.Delete(members, i, i+1)
+			}
+		case 2:
+			b.cluster.ShufflePartitionLeaders()
+		case 3:
+			b.cluster.RehashCoordinators()
+		case 4:
+			faulty(kmsg.OffsetCommit, "orders", kerr.RebalanceInProgress, kerr.RequestTimedOut, kerr.UnknownServerError, kerr.IllegalGeneration, kerr.UnknownMemberID)
+		case 5:
+			faulty(kmsg.Produce, "orders.retry", kerr.InvalidRecord, kerr.RequestTimedOut, kerr.NotEnoughReplicas, kerr.MessageTooLarge, kerr.TopicAuthorizationFailed, kerr.NotLeaderForPartition)
+		case 6:
+			faulty(kmsg.Produce, "orders.dead", kerr.InvalidRecord, kerr.RequestTimedOut, kerr.NotEnoughReplicasAfterAppend, kerr.TopicAuthorizationFailed)
+		case 7:
+			faulty([]kmsg.Key{kmsg.Heartbeat, kmsg.ConsumerGroupHeartbeat}[rnd.IntN(2)], "", kerr.UnknownMemberID, kerr.CoordinatorNotAvailable)
+		case 8:
+			members[rnd.IntN(len(members))].arm([]kmsg.Key{kmsg.OffsetCommit, kmsg.Produce, kmsg.Fetch, kmsg.JoinGroup, kmsg.Metadata}[rnd.IntN(5)])
+		case 9:
+			faulty(kmsg.Fetch, "orders", kerr.NotLeaderForPartition, kerr.UnknownServerError)
+		}
+		time.Sleep(time.Duration(rnd.IntN(2000)) * time.Millisecond)
+	}
+	// All is well again.
+	b.eventually(5*time.Minute, "everything is committed", func() bool {
+		for topic, partitions := range map[string]int32{"orders": 6, "orders.retry": 3} {
+			for p := range partitions {
+				if end := b.cluster.PartitionInfo(topic, p).HighWatermark; b.cluster.GroupInfo("g").Commits[topic][p].Offset < end {
+					return false
+				}
+			}
+		}
+		return true
+	})
+	dead := map[string]int{}
+	for _, r := range b.read("orders.dead") {
+		dead[string(r.Value)]++
+	}
+	again := 0
+	visits := map[string][]visit{}
+	for _, v := range d.all() {
+		visits[v.value] = append(visits[v.value], v)
+	}
+	for _, v := range values {
+		sum := crc32.ChecksumIEEE([]byte(v))
+		ok := dead[v] > 0 // a copy too large for the retry topic may end there, too
+		for i, w := range visits[v] {
+			ok = ok || sum%7 != 0 && w.cause == nil && (sum%5 != 0 || w.attempt == maxAttempts)
+			if w.attempt < 1 || w.attempt > maxAttempts {
+				b.Errorf("I8: attempt %d of %s", w.attempt, v)
+			}
+			if i > 0 && w.attempt <= visits[v][i-1].attempt {
+				again++
+			}
+		}
+		if !ok {
+			b.Errorf("I1: %s was lost: %+v", v, visits[v])
+		}
+	}
+	if len(values) < n/2 {
+		b.Errorf("%d records: the story shows nothing", len(values))
+	}
+	b.Logf("%d records, %d deliveries, %d of them again, %d dead letters, %d members", len(values), len(d.all()), again, len(dead), names)
+	for _, m := range members {
+		if err := m.Health(b.Context()); err != nil {
+			b.Errorf("Health in the end: %v", err)
+		}
+		m.clean()
+	}
 }

@@ -953,7 +953,7 @@ func TestTheHandlersContextHasTheValuesOfRunsAndOfTheRecords(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					ctx, stop := context.WithCancel(context.WithValue(context.Background(), ctxKey("run"), "R"))
+					ctx, stop := context.WithCancel(context.WithValue(t.Context(), ctxKey("run"), "R"))
 					done := make(chan error, 1)
 					go func() { done <- c.Run(ctx) }()
 					b.Cleanup(stop)

@@ -126,7 +126,7 @@ func (n *node) crashed() error {
 	if n.proc == nil || !n.proc.ended() {
 		return nil
 	}
-	return fmt.Errorf("node %d ended by itself: %v", n.id, n.proc.err)
+	return fmt.Errorf("node %d ended by itself: %w", n.id, n.proc.err)
 }
 
 // signal sends a signal to the running broker.

@@ -28,10 +28,10 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, parse()); err != nil {
+	err := run(ctx, parse())
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "kafka-up:", err)
-		stop()
 		os.Exit(1)
 	}
 }

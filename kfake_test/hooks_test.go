@@ -329,7 +329,7 @@ func TestHooksAreCalledWithNoLockHeldAndTheirPanicsDoNoHarm(t *testing.T) {
 						panic("4111")
 					}
 					_ = c.Stats()
-					ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+					ctx, cancel := context.WithTimeout(b.Context(), time.Second)
 					defer cancel()
 					_ = c.Health(ctx)
 				}
@@ -354,7 +354,7 @@ func TestHooksAreCalledWithNoLockHeldAndTheirPanicsDoNoHarm(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ctx, stop := context.WithCancel(t.Context())
+				ctx, stop := context.WithCancel(b.Context())
 				b.Cleanup(stop)
 				done := make(chan error, 1)
 				go func() { done <- c.Run(ctx) }()

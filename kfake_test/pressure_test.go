@@ -22,7 +22,7 @@ type peaks struct {
 	paused        bool
 }
 
-// watchBounds looks at the statistics every millisecond until ok, for at most d.
+// watchBounds looks at the statistics, at first every millisecond, until ok, for at most d.
 func (r *running) watchBounds(d time.Duration, ok func() bool) (p peaks) {
 	r.b.Helper()
 	r.b.until("done", d, func() bool {
@@ -363,7 +363,7 @@ func TestHeldBytesCountToo(t *testing.T) { // I10
 		began := time.Now()
 		var rs []*kgo.Record
 		for i := range n {
-			c := retry(fmt.Sprintf("%d %s", i, bytes.Repeat([]byte{'x'}, size)), time.Duration(1+i)*10*time.Second)
+			c := retry(fmt.Sprintf("%d %s", i, bytes.Repeat([]byte{'x'}, size)), time.Duration(1+i)*3*time.Second)
 			rs = append(rs, c)
 		}
 		b.sendFew(rs, 4)
@@ -372,7 +372,7 @@ func TestHeldBytesCountToo(t *testing.T) { // I10
 		if st.PendingBytes < most/2 || st.PendingBytes > most+2*32<<10 {
 			t.Errorf("%d bytes are held, want near %d", st.PendingBytes, most)
 		}
-		p := r.watchHeld(n*10*time.Second + time.Hour)
+		p := r.watchHeld(n*3*time.Second + time.Hour)
 		if p.bytes > most+2*32<<10 {
 			t.Errorf("%d bytes were held, want near %d", p.bytes, most)
 		}
@@ -380,7 +380,7 @@ func TestHeldBytesCountToo(t *testing.T) { // I10
 		for _, d := range l.all() {
 			var i int
 			_, _ = fmt.Sscan(d.value, &i)
-			if early := time.Duration(1+i)*10*time.Second - d.at.Sub(began); early > 0 {
+			if early := time.Duration(1+i)*3*time.Second - d.at.Sub(began); early > 0 {
 				t.Errorf("record %d started %v early", i, early)
 			}
 		}

@@ -153,7 +153,7 @@ func TestOldestNamesTheRecordThatHoldsTheCommit(t *testing.T) {
 			if o.Since.IsZero() {
 				return "none"
 			}
-			return fmt.Sprintf("%s at %d, attempt %d, for %v", o.Reason, o.Offset, o.Attempt, time.Since(o.Since))
+			return fmt.Sprintf("%s at %d, attempt %d, for %v", o.Reason, o.Offset, o.Attempt, time.Since(o.Since).Round(time.Second))
 		}
 		wantEqual(t, "nothing read", oldest("orders", 0), "none")
 

@@ -61,12 +61,16 @@ func pass(d time.Duration) {
 // until waits for something to become true, for at most d of fake time.
 func (b *bed) until(what string, d time.Duration, ok func() bool) {
 	b.Helper()
-	for end := time.Now().Add(d); ; time.Sleep(time.Millisecond) {
+	began := time.Now()
+	for step := time.Millisecond; ; time.Sleep(step) {
 		synctest.Wait()
 		if ok() {
 			return
 		}
-		if !time.Now().Before(end) {
+		if time.Since(began) > time.Second {
+			step = 20 * time.Millisecond
+		}
+		if time.Since(began) >= d {
 			b.Fatalf("after %v still not: %s", d, what)
 		}
 	}

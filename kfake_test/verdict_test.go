@@ -585,7 +585,7 @@ func TestMaxAttemptsCountsTheFirst(t *testing.T) { // I8
 				var l ledger
 				r := b.begin("g", patient(), all(handles(func(m *retriable.Message) error { l.note(m); return errNo }), retriable.MaxAttempts(most)))
 				b.produce("orders", 0, "a")
-				time.Sleep(10 * time.Hour)
+				time.Sleep(6 * time.Hour)
 				ds := l.all()
 				if len(ds) != most {
 					t.Fatalf("%d deliveries, want %d", len(ds), most)
@@ -953,7 +953,7 @@ func TestTheHandlersContextHasTheValuesOfRunsAndOfTheRecords(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					ctx, stop := context.WithCancel(context.WithValue(t.Context(), ctxKey("run"), "R"))
+					ctx, stop := context.WithCancel(context.WithValue(b.Context(), ctxKey("run"), "R"))
 					done := make(chan error, 1)
 					go func() { done <- c.Run(ctx) }()
 					b.Cleanup(stop)

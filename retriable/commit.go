@@ -144,10 +144,11 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 
 // shorten learns from a refusal that this broker allows less metadata than we thought, and encodes the map anew.
 func (c *Consumer) shorten(s snapshot) (snapshot, bool) {
-	limit := len(s.text) / 2
-	c.mapLimit.Store(int64(limit))
-	c.log.Warn("retriable: the broker allows less commit metadata than thought (offset.metadata.max.bytes); finished offsets that no longer fit may be delivered again after a restart",
-		"limit", limit)
+	limit := min(len(s.text)/2, int(c.mapLimit.Load()))
+	if c.mapLimit.Swap(int64(limit)) != int64(limit) {
+		c.log.Warn("retriable: the broker allows less commit metadata than thought (offset.metadata.max.bytes); finished offsets that no longer fit may be delivered again after a restart",
+			"limit", limit)
+	}
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
 	if s.text, s.cut = s.p.encodeMap(s.at.Offset, limit); len(s.text) > limit {
@@ -245,7 +246,7 @@ func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
 	if p.claimEpoch >= 0 && p.window.Epoch() > p.claimEpoch {
 		p.claims = nil // what was read is newer than the map knows, and so is all above
 	}
-	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: p.window.Done()}
+	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: above(p.window.Done(), base)}
 	for _, r := range p.claims {
 		r.From = max(r.From, p.window.Next())
 		if r.From >= r.To {
@@ -267,6 +268,17 @@ func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
 	return text, kept < len(m.Done)
 }
 
+// above is the runs from base on: records go on being resolved between a look at the watermark and one at the runs.
+func above(runs []watermark.Run, base int64) []watermark.Run {
+	for len(runs) > 0 && runs[0].From < base {
+		if runs[0].From = base; runs[0].To > base {
+			break
+		}
+		runs = runs[1:]
+	}
+	return runs
+}
+
 // answered takes the broker's answer for one partition.
 func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	p.mu.Lock()
@@ -280,6 +292,9 @@ func (p *partition) answered(s snapshot, err error, took time.Duration) {
 		p.refusals++
 	}
 	p.mu.Unlock()
+	if errors.Is(err, kerr.UnknownTopicID) {
+		p.c.renewer.add(p.topic, &p.c.renewer.consumed) // the topic was made anew; old brokers do not tell by a fetch
+	}
 	if first && !again(err) {
 		p.c.log.Warn("retriable: a commit is refused; it is tried again with every interval", "error", err)
 	}

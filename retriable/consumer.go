@@ -377,6 +377,7 @@ func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if f.Err != nil {
 			c.fetchFailed(topicPartition{f.Topic, f.Partition}, f.Err)
+			f.HighWatermark = -1 // kgo makes some of these up
 		}
 		p := c.partition(topicPartition{f.Topic, f.Partition})
 		if p == nil || p.stage.Load() != live {

@@ -7,7 +7,7 @@ import "time"
 // A panic in a hook is logged and otherwise ignored. Without HookHandled no clock is read for a record.
 type Hook any
 
-// HookHandled is called after every attempt.
+// HookHandled is called after every attempt, but for one that outlives its drain.
 type HookHandled interface{ OnHandled(Handled) }
 
 // HookRetried is called when a failed record's copy has been acked by its retry topic.
@@ -131,7 +131,7 @@ type Drained struct {
 	Lost      bool // taken away without notice: nothing was committed
 	Took      time.Duration
 	Abandoned int // records whose handlers or writes did not end in time
-	Dropped   int // records read but not begun; they are delivered again
+	Dropped   int // records read but not begun
 }
 
 // Stuck is a partition whose watermark does not move.

@@ -30,6 +30,9 @@ func (p *partition) look() load {
 
 // weigh is look with p.mu held.
 func (p *partition) weigh() load {
+	if p.stage.Load() == fenced {
+		return load{} // its share is given back
+	}
 	l := p.load()
 	p.c.bytes.Add(l.bytes - p.bytes)
 	p.bytes = l.bytes
@@ -108,39 +111,46 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 		c.copied = now
 		c.copyOut()
 	}
-	var hopeless []*partition
-	for _, p := range c.partitions() {
-		if p.paused.Load() != 0 || p.stage.Load() != live {
-			continue
+	c.gate.shut(func() { // nothing is let in beside
+		var hopeless []*partition
+		for _, p := range c.partitions() {
+			if p.paused.Load() != 0 || p.stage.Load() != live {
+				continue
+			}
+			p.admit(time.Now())
+			l := p.look()
+			switch {
+			case !c.full(p, l):
+				p.crowded.Store(p.overdue.Load())
+			case hopeful && l.pending == 0:
+				hopeless = append(hopeless, p)
+			default:
+				p.crowded.Store(true)
+				at = append(at, p)
+			}
 		}
-		p.admit(time.Now())
-		l := p.look()
-		switch {
-		case !c.full(p, l):
-			p.crowded.Store(p.overdue.Load())
-		case hopeful && l.pending == 0:
-			hopeless = append(hopeless, p)
-		default:
-			p.crowded.Store(true)
-			at = append(at, p)
-		}
-	}
-	c.pause(hopeless)
+		c.setFull(hopeless)
+	})
+	c.tell()
 	return at
 }
 
 // pause stops the reading of what is at a bound.
 func (c *Consumer) pause(parts []*partition) {
-	if len(parts) == 0 {
-		return
+	if len(parts) > 0 {
+		c.gate.shut(func() { c.setFull(parts) }) // not while a poll or an assignment is under way
 	}
-	c.gate.shut(func() { // not while a poll or an assignment is under way
-		for _, p := range parts {
-			p.crowded.Store(true)
-		}
-		c.setPaused(parts, pausedFull, true)
-	})
-	c.relieve() // it may have been relieved meanwhile
+}
+
+// setFull is pause with the gate held.
+func (c *Consumer) setFull(parts []*partition) {
+	for _, p := range parts {
+		p.crowded.Store(true)
+	}
+	c.setPaused(parts, pausedFull, true)
+	if len(parts) > 0 {
+		c.relieve() // it may have been relieved meanwhile
+	}
 }
 
 // Why a partition is not fetched; it is fetched again when none of them is left.

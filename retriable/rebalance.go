@@ -411,6 +411,7 @@ func (p *partition) fence(out *outcome) Drained {
 	})
 	clear(p.producing)
 	p.forget()
+	p.heldBytes = 0
 	d.Dropped += len(p.stash)
 	p.stash = nil
 	p.first, p.last, p.open, p.heap, p.lanes = nil, nil, nil, dueHeap{}, lanes{}

@@ -58,7 +58,7 @@ func (a *account) success(i int) {
 	}
 }
 
-// "Done when" of a delivery: all of 50,000 records, one in ten of which fails twice and one in a hundred always, are handled or
+// Accounting: all of 50,000 records, one in ten of which fails twice and one in a hundred always, are handled or
 // dead-lettered exactly once with their exact attempts, and committed.
 func TestEveryRecordIsAccountedFor(t *testing.T) {
 	const n, keys, attempts = 50_000, 5_000, 5

@@ -13,7 +13,7 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable"
 )
 
-// "Done when" of isolation: every handler of partition 0 blocks for ever and ignores its context, with more keys there than workers. The
+// Isolation: every handler of partition 0 blocks for ever and ignores its context, with more keys there than workers. The
 // other partitions finish and commit 50,000 records, memory stays within its bound, and a stop ends in time and names what it left.
 func TestABlockedPartitionStopsNoOther(t *testing.T) {
 	const (

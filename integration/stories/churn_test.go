@@ -42,7 +42,7 @@ func churnFor(t *testing.T) time.Duration {
 	return time.Minute
 }
 
-// "Done when" of hand-overs: three members come and go every two seconds under running handlers, and no record is lost, delivered again,
+// Hand-overs: three members come and go every two seconds under running handlers, and no record is lost, delivered again,
 // or run beside or before another of its key. A run in which fewer than twenty hand-overs met a running handler shows nothing.
 func TestRebalancesLoseAndRepeatNothing(t *testing.T) {
 	const (

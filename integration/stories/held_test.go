@@ -26,7 +26,7 @@ func retryHeaders(retry int, due time.Time) []kgo.RecordHeader {
 	}
 }
 
-// "Done when" of waiting: a record far from due at the head of its retry partition delays no record due before it, and each of 2,000 due at
+// Waiting: a record far from due at the head of its retry partition delays no record due before it, and each of 2,000 due at
 // random within ten seconds starts within milliseconds of its time, never before.
 func TestHeldRecordsStartOnTime(t *testing.T) {
 	const n, spread, far = 2_000, 10 * time.Second, 15 * time.Second

@@ -116,6 +116,9 @@ func TestARetryTopicIsDeletedAndMadeAnew(t *testing.T) {
 	})
 	t.Logf("while it is gone: %v", c.health())
 	b.wantEqual("failed once each", c.Stats().Failed, 100)
+	p, _ := c.part(base, 0)
+	q, _ := c.part(base, 1)
+	b.wantEqual("resolved, and pending", fmt.Sprint(p.Watermark+q.Watermark, p.Pending+q.Pending), "50 50")
 
 	b.create(retry, 2)
 	b.send(base, after...)

@@ -48,7 +48,6 @@ type Consumer struct {
 	waker      waker
 	renewer    renewer
 	relief     chan struct{} // 1-buffered: something ended at a partition that is at a bound
-	progress   chan struct{} // the same, for the poller that has patience
 	commits    chan *commitRequest
 	bytes      atomic.Int64 // of pending and held records, as of the last look
 	mapLimit   atomic.Int64 // characters that the broker allows as a commit's metadata
@@ -91,7 +90,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	c := &Consumer{
 		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
 		retries: map[string]*topic{}, names: map[string]*topic{},
-		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), progress: make(chan struct{}, 1), commits: make(chan *commitRequest),
+		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
 		count: make([]counts, 4*cfg.concurrency),
 	}

@@ -16,9 +16,10 @@ import (
 // buffered of the partition, so a partition whose workers are about to catch up is first given a moment.
 
 const (
-	patience    = 20 * time.Millisecond // for a partition at its bound before it is paused
-	copyEvery   = 100 * time.Millisecond
-	reliefEvery = 5 * time.Millisecond // between two looks at what may be resumed
+	patience     = 20 * time.Millisecond // for a partition at its bound before it is paused
+	patienceStep = 2 * time.Millisecond  // between two looks meanwhile: a look costs what is pending
+	copyEvery    = 100 * time.Millisecond
+	reliefEvery  = 5 * time.Millisecond // between two looks at what may be resumed
 )
 
 // look takes a partition's load: what it adds to the bytes of all.
@@ -88,17 +89,16 @@ func (c *Consumer) fairShare() int64 {
 
 // crowd pauses what is at a bound, after a moment of patience if work could still relieve it.
 func (c *Consumer) crowd(ctx context.Context) {
-	at := c.crowded(true)
-	if len(at) == 0 {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	for len(at) > 0 && ctx.Err() == nil {
+	tick := time.NewTicker(patienceStep)
+	defer tick.Stop()
+	for range patience / patienceStep {
+		if len(c.crowded(true)) == 0 {
+			return
+		}
 		select {
 		case <-ctx.Done():
-		case <-c.progress:
-			at = c.crowded(true)
+			return
+		case <-tick.C:
 		}
 	}
 	c.pause(c.crowded(false))
@@ -185,13 +185,11 @@ func (c *Consumer) setPaused(parts []*partition, why int32, on bool) {
 	}
 }
 
-// relieve has the partitions at a bound looked at again.
+// relieve has the paused partitions looked at again.
 func (c *Consumer) relieve() {
-	for _, ch := range [2]chan struct{}{c.relief, c.progress} {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
+	select {
+	case c.relief <- struct{}{}:
+	default:
 	}
 }
 

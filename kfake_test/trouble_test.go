@@ -1107,7 +1107,8 @@ func turmoil(b *bed, seed uint64, kafka []kgo.Opt) {
 		case 7:
 			faulty([]kmsg.Key{kmsg.Heartbeat, kmsg.ConsumerGroupHeartbeat}[rnd.IntN(2)], "", kerr.UnknownMemberID, kerr.CoordinatorNotAvailable)
 		case 8:
-			members[rnd.IntN(len(members))].arm([]kmsg.Key{kmsg.OffsetCommit, kmsg.Produce, kmsg.Fetch, kmsg.JoinGroup, kmsg.Metadata}[rnd.IntN(5)])
+			// None on the connection that metadata go over: kgo fetches in a tight loop while those are late and a leader has moved, and no time passes.
+			members[rnd.IntN(len(members))].arm([]kmsg.Key{kmsg.Produce, kmsg.Fetch, kmsg.JoinGroup, kmsg.SyncGroup}[rnd.IntN(4)])
 		case 9:
 			faulty(kmsg.Fetch, "orders", kerr.NotLeaderForPartition, kerr.UnknownServerError)
 		}

@@ -98,7 +98,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	c.assigned.Store(new([]*partition))
 	c.waker.kick = make(chan struct{}, 1)
 	c.renewer.kick = make(chan struct{}, 1)
-	c.recordSize.Store(16 << 10) // until there are some
+	c.recordSize.Store(unknownSize)
 	for _, h := range cfg.hooks {
 		c.hook.add(h)
 	}
@@ -369,8 +369,8 @@ func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	defer c.gate.leave()
 	defer cancel()
 	fetches := c.cl.PollRecords(ctx, c.mayRead())
-	if !fetches.Empty() {
-		c.recordSize.Store(c.recordSize.Load() * 15 / 16)
+	if size := c.recordSize.Load(); size != unknownSize && !fetches.Empty() {
+		c.recordSize.Store(size * 15 / 16)
 	}
 	now := time.Now()
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {

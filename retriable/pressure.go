@@ -16,6 +16,7 @@ import (
 // buffered of the partition, so a partition whose workers are about to catch up is first given a moment.
 
 const (
+	unknownSize  = 16 << 10              // of a record, until there was one
 	patience     = 20 * time.Millisecond // for a partition at its bound before it is paused
 	patienceStep = 2 * time.Millisecond  // between two looks meanwhile: a look costs what is pending
 	copyEvery    = 100 * time.Millisecond

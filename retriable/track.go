@@ -196,7 +196,9 @@ func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now 
 			}
 		}
 	}
-	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()))
+	if size := p.c.recordSize.Load(); largest > size || size == unknownSize {
+		p.c.recordSize.Store(largest)
+	}
 	in.publish(seg)
 	return in
 }

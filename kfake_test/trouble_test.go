@@ -25,17 +25,24 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable"
 )
 
-// brokers is an option for more than one. They do not tell of new leaders with a refusal (KIP-951): kgo then fetches in a tight loop until
-// its metadata are there, for some ten milliseconds, but in a bubble no time passes meanwhile.
+// brokers is an option for more than one.
 func brokers(n int) []kfake.Opt {
 	ports := make([]int, n)
 	for i := range ports {
 		ports[i] = 9092 + i
 	}
-	v := kversion.Stable()
-	v.SetMaxKeyVersion(int16(kmsg.Produce), 9)
-	v.SetMaxKeyVersion(int16(kmsg.Fetch), 15)
-	return []kfake.Opt{kfake.NumBrokers(n), kfake.Ports(ports...), kfake.MaxVersions(v)}
+	return []kfake.Opt{kfake.NumBrokers(n), kfake.Ports(ports...)}
+}
+
+// latency has every fetch take a millisecond. Where leaders move it must: kgo fetches in a tight loop until its metadata are there, some
+// ten milliseconds later, and in a bubble no time would pass meanwhile.
+func (b *bed) latency() {
+	b.Cleanup(func() { time.Sleep(10 * time.Millisecond) })
+	b.cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		b.cluster.SleepControl(func() { time.Sleep(time.Millisecond) })
+		return nil, nil, false
+	})
 }
 
 // renew replaces the bed's client, which remembers topics that are gone.
@@ -249,6 +256,7 @@ func TestACopyWaitsForItsTopicToBeMadeAnew(t *testing.T) {
 func TestAnOffsetResetBelowTheWatermarkDeliversNothingTwice(t *testing.T) {
 	bubble(t, "orders", func(b *bed) {
 		var d diary
+		b.latency()
 		c := b.start("g", retriable.Topic("orders", d.handler("", func(_ context.Context, m *retriable.Message) error {
 			if string(m.Value) == "slow" {
 				time.Sleep(20 * time.Second)
@@ -282,6 +290,7 @@ func TestLeadersMoveUnderRunningHandlers(t *testing.T) {
 	bubble(t, "orders:3 orders.retry:2 orders.dead", func(b *bed) {
 		const n = 300
 		var d diary
+		b.latency()
 		b.epochsHold()
 		c := b.start("g", retriable.Topic("orders", d.handler("", func(_ context.Context, m *retriable.Message) error {
 			time.Sleep(time.Duration(crc32.ChecksumIEEE(m.Value)%10) * 50 * time.Millisecond)
@@ -321,6 +330,7 @@ func TestCoordinatorsMoveUnderRunningHandlers(t *testing.T) {
 				const n = 300
 				var d diary
 				var e events
+				b.latency()
 				join := func(name string) *running {
 					return b.start("g", retriable.Kafka(p.opts...), retriable.Hooks(&e), retriable.Topic("orders", d.handler(name, func(_ context.Context, m *retriable.Message) error {
 						time.Sleep(time.Duration(crc32.ChecksumIEEE(m.Value)%10) * 50 * time.Millisecond)
@@ -442,6 +452,7 @@ func (r rewriting) batch() []byte {
 func (b *bed) rewrite(r rewriting) {
 	b.Helper()
 	end := r.at + int64(len(r.values))
+	b.latency()
 	b.Cleanup(func() { time.Sleep(time.Second) }) // for those that sleep below
 	b.cluster.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
 		b.cluster.KeepControl()
@@ -1040,6 +1051,7 @@ func turmoil(b *bed, seed uint64, kafka []kgo.Opt) {
 	const n, maxAttempts = 400, 3
 	rnd := rand.New(rand.NewPCG(seed, 1))
 	var d diary
+	b.latency()
 	b.epochsHold()
 	join := func(name string) (*running, *scissors) {
 		s := &scissors{b: b}

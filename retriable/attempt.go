@@ -31,7 +31,20 @@ type attempt struct {
 	number int
 	first  time.Time
 	last   string
-	rec    kgo.Record
+	rec    *kgo.Record
+	was    was
+}
+
+// was is what a copy of the record needs of it. Only that is noted before the handler has it, for a record is large and nearly all are handled
+// well.
+type was struct {
+	key, value []byte
+	headers    []kgo.RecordHeader
+	time       time.Time
+	topic      string
+	partition  int32
+	offset     int64
+	context    context.Context //nolint:containedctx // the record's own, nil without hooks that could have set one
 }
 
 // chain wraps a handler so that its panics are errors already to the middleware around it; what those panic with is
@@ -59,10 +72,20 @@ func chain(h Handler, mw []Middleware) Handler {
 func (w *worker) handle(p *partition, it *item) *item {
 	m := it.msg
 	a := attempt{p: p, it: it, m: m}
-	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, *m.Record
-	if len(a.rec.Headers) > 0 {
-		w.headers = append(w.headers[:0], a.rec.Headers...)
-		a.rec.Headers = w.headers
+	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
+	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}
+	if len(m.Headers) > 0 {
+		w.headers = append(w.headers[:0], m.Headers...)
+		a.was.headers = w.headers
+	} else {
+		a.was.headers = m.Headers
+	}
+	a.was.topic, a.was.partition, a.was.offset = p.topic, p.partition, it.Offset()
+	if p.retry {
+		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset
+	}
+	if p.c.set.client.hooked {
+		a.was.context = m.Context
 	}
 	if p.c.timed {
 		a.began = time.Now()
@@ -91,7 +114,7 @@ func (w *worker) call(a *attempt) (err error) {
 
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
-	a.ctx = a.p.c.withValues(a.p.ctx, a.m.Record)
+	a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
 	if t.filter != nil && !a.p.retry && !a.it.asked {
 		if !t.filter(a.m.Record) {
 			return errFiltered
@@ -116,11 +139,11 @@ func callTimed(a *attempt, t *topic) error {
 var errFiltered = errors.New("retriable: filtered")
 
 // withValues is ctx with the values of the record's own context, if a hook of kgo gave it one.
-func (c *Consumer) withValues(ctx context.Context, r *kgo.Record) context.Context {
-	if r.Context == nil || r.Context == c.clientContext {
+func (c *Consumer) withValues(ctx, record context.Context) context.Context {
+	if record == nil || record == c.clientContext {
 		return ctx
 	}
-	return valuesOf{ctx, r.Context}
+	return valuesOf{ctx, record}
 }
 
 // valuesOf ends as the Context does and has the values of both.

@@ -98,7 +98,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	c.assigned.Store(new([]*partition))
 	c.waker.kick = make(chan struct{}, 1)
 	c.renewer.kick = make(chan struct{}, 1)
-	c.recordSize.Store(unknownSize)
+	c.recordSize.Store(unknownSize) // with care, until there are some
 	for _, h := range cfg.hooks {
 		c.hook.add(h)
 	}
@@ -369,8 +369,8 @@ func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	defer c.gate.leave()
 	defer cancel()
 	fetches := c.cl.PollRecords(ctx, c.mayRead())
-	if size := c.recordSize.Load(); size != unknownSize && !fetches.Empty() {
-		c.recordSize.Store(size * 15 / 16)
+	if !fetches.Empty() {
+		c.recordSize.Store(c.recordSize.Load() * 7 / 8)
 	}
 	now := time.Now()
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {

@@ -128,11 +128,18 @@ func (p *partition) fetchError() error {
 	}
 	e := &FetchError{Topic: p.topic, Partition: p.partition, Offset: p.position(), Err: p.blocked}
 	var large *kgo.ErrDecompressTooLarge
-	if errors.As(p.blocked, &large) {
+	switch isLarge := errors.As(p.blocked, &large); {
+	case isLarge:
 		e.Past = Position{p.topic, p.partition, large.NextOffset - 1}
+	case !p.stalled.IsZero() && p.paused.Load()&pausedStalled == 0 && time.Since(p.stalled) > quiet:
+		p.blocked, p.stalls = nil, 0 // it is fetched again, and nothing was refused since
+		return nil
 	}
 	return e
 }
+
+// quiet is how long a partition that is fetched again must not be refused to be healthy, though nothing may come of it.
+const quiet = 5 * time.Second
 
 // position is where reading stands. p.mu is held.
 func (p *partition) position() int64 {

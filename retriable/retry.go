@@ -147,7 +147,7 @@ func (p *partition) drop(a *attempt, err error) {
 
 // origin is where the record was first produced.
 func (a *attempt) origin() wire.Origin {
-	return wire.Origin{Topic: a.rec.Topic, Partition: a.rec.Partition, Offset: a.rec.Offset, Time: a.rec.Timestamp}
+	return wire.Origin{Topic: a.was.topic, Partition: a.was.partition, Offset: a.was.offset, Time: a.was.time}
 }
 
 // firstFailure is this attempt's end unless one before it failed.
@@ -181,8 +181,8 @@ func (p *partition) deadLetter(a *attempt, err error, permanent bool) {
 	w.dead = true
 	w.rec.Topic = p.t.dead
 	w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), d)
-	w.rec.Partition = a.rec.Partition // mod the topic's partitions: see partitioner
-	if a.rec.Partition < 0 {
+	w.rec.Partition = a.was.partition // mod the topic's partitions: see partitioner
+	if a.was.partition < 0 {
 		w.rec.Partition = p.partition
 	}
 	p.write(w)
@@ -205,7 +205,10 @@ func (p *partition) reason(a *attempt, permanent bool) string {
 func (p *partition) postpone(a *attempt, d time.Duration) {
 	d = min(d, p.t.maxDelay)
 	it, due := a.it, ceilMilli(time.Now().Add(d)).UnixMilli()
-	m := Message{Record: cloneRecord(&a.rec), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
+	r := *a.rec
+	r.Key, r.Value, r.Headers, r.Timestamp = a.was.key, a.was.value, a.was.headers, a.was.time
+	r.Topic, r.Partition, r.Offset = a.was.topic, a.was.partition, a.was.offset
+	m := Message{Record: cloneRecord(&r), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
 	p.mu.Lock()
 	it.msg, it.copied, it.in, it.ready = &m, true, inHeap, due
 	it.Set(watermark.Postponed)

@@ -168,12 +168,18 @@ func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now 
 		in.hashes = make([]uint64, len(recs))
 	}
 	ready, largest := now.UnixMilli(), int64(0)
+	first := recs[0].Offset
+	dense := recs[len(recs)-1].Offset-first == int64(len(recs)-1) // mostly: then no record is looked at for it
 	for i, r := range recs {
-		it := seg.Fill(i, r.Offset)
+		offset := first + int64(i)
+		if !dense {
+			offset = r.Offset
+		}
+		it := seg.Fill(i, offset)
 		it.ready = ready
 		it.msg = &msgs[i]
 		it.msg.Record = r
-		it.msg.Source = Position{p.topic, p.partition, r.Offset}
+		it.msg.Source = Position{p.topic, p.partition, offset}
 		it.msg.Attempt = 1
 		size := recordBytes(r)
 		largest = max(largest, size+itemBytes)
@@ -196,9 +202,7 @@ func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now 
 			}
 		}
 	}
-	if size := p.c.recordSize.Load(); largest > size || size == unknownSize {
-		p.c.recordSize.Store(largest)
-	}
+	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()))
 	in.publish(seg)
 	return in
 }

@@ -209,6 +209,7 @@ type clientFacts struct {
 	serverSide bool
 	seeds      []string
 	instance   string
+	hooked     bool // by the user: records may have contexts of their own
 }
 
 type ownedOption struct {
@@ -294,6 +295,7 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 		serverSide: probe.OptValue(kgo.ServerSideBalancer) == any(true),
 	}
 	f.seeds, _ = probe.OptValue(kgo.SeedBrokers).([]string)
+	f.hooked = !reflect.ValueOf(probe.OptValue(kgo.WithHooks)).IsZero()
 	f.instance, _ = probe.OptValue(kgo.InstanceID).(string)
 	_, given := probe.OptValue(kgo.SeedBrokers).([]string)
 	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))

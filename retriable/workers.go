@@ -55,7 +55,7 @@ type worker struct {
 
 // turnRecords and turnTime bound a turn while other partitions wait.
 const (
-	turnRecords = 64
+	turnRecords = 256
 	turnTime    = time.Millisecond
 )
 

@@ -34,8 +34,8 @@ type write struct {
 // newWrite begins a copy of the attempt's record: key, value and headers as first produced.
 func (p *partition) newWrite(a *attempt, err error) *write {
 	return &write{p: p, it: a.it, m: a.m, err: err, text: a.text, first: a.firstFailure(), since: time.Now(), origin: a.origin(), rec: &kgo.Record{
-		Key: a.rec.Key, Value: a.rec.Value, Headers: append([]kgo.RecordHeader(nil), a.rec.Headers...),
-		Context: p.c.withValues(p.writes, &a.rec),
+		Key: a.was.key, Value: a.was.value, Headers: append([]kgo.RecordHeader(nil), a.was.headers...),
+		Context: p.c.withValues(p.writes, a.was.context),
 	}}
 }
 

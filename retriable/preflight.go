@@ -311,39 +311,3 @@ func (f *flight) group(ctx context.Context) {
 		f.errs = append(f.errs, &GroupError{Group: f.c.set.group, Err: fmt.Errorf("it is a group of protocol type %q, not of consumers", g.ProtocolType)})
 	}
 }
-
-// resolveOffset turns a place to start into an offset.
-func resolveOffset(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (int64, error) {
-	at, relative := o.EpochOffset().Offset, relativeOf(o)
-	var listed kadm.ListedOffsets
-	var err error
-	starts, err := adm.ListStartOffsets(ctx, name.topic)
-	if err != nil && len(starts) == 0 {
-		return 0, err
-	}
-	ends, err := adm.ListEndOffsets(ctx, name.topic)
-	if err != nil && len(ends) == 0 {
-		return 0, err
-	}
-	low, okLow := starts.Lookup(name.topic, name.partition)
-	high, okHigh := ends.Lookup(name.topic, name.partition)
-	if !okLow || !okHigh {
-		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, kerr.UnknownTopicOrPartition)
-	}
-	if err := errors.Join(low.Err, high.Err); err != nil {
-		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, err)
-	}
-	switch {
-	case isAfterMilli(o):
-		if listed, err = adm.ListOffsetsAfterMilli(ctx, at, name.topic); err != nil && len(listed) == 0 {
-			return 0, err
-		}
-		l, _ := listed.Lookup(name.topic, name.partition)
-		at = l.Offset
-	case at == -2:
-		at = low.Offset
-	case at == -1:
-		at = high.Offset
-	}
-	return min(max(at+relative, low.Offset), high.Offset), nil
-}

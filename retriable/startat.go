@@ -1,10 +1,195 @@
 package retriable
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
+
+// readMap takes what the committed map says is done. What is not ours, damaged, or of another topic of that name means no map, and nothing
+// else (I12); it is checked against the log's end, and waits for the first fetch where that is not known. p.mu is held, or nobody else
+// has p yet.
+func (p *partition) readMap(f fetchedOffset) {
+	p.topicID, p.text = f.topic, f.text
+	if p.end < 0 && f.text != "" {
+		p.unread = &f
+		return
+	}
+	p.unread = nil
+	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
+	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
+		return
+	}
+	p.claims, p.claimEpoch = m.Done, m.Epoch
+}
+
+// foldID makes a number of a topic's id, 0 of none.
+func foldID(id [16]byte) uint32 {
+	if id == [16]byte{} {
+		return 0
+	}
+	return max(crc32.ChecksumIEEE(id[:]), 1)
+}
+
+// start is where a partition is read from.
+type start struct {
+	at        kgo.EpochOffset // offset -1: unknown until the first record
+	from      kgo.Offset      // the same for kgo
+	end       int64
+	committed bool
+	err       error // why it is unknown
+}
+
+// fetchAgain asks once more for the commits of partitions that kgo was told to read and leaves out because it got none: nobody would read
+// them until the next rebalance. What is refused again Health names.
+func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
+	missing := map[topicPartition]error{}
+	for t, ps := range c.added {
+		for _, n := range ps {
+			if _, ok := offsets[t][n]; !ok {
+				missing[topicPartition{t, n}] = errNoCommit
+			}
+		}
+	}
+	for try := 0; len(missing) > 0 && try < 3; try++ {
+		var topics []string
+		for name := range missing {
+			topics = append(topics, name.topic)
+		}
+		all, _ := kadm.NewClient(c.cl).FetchOffsetsForTopics(ctx, c.set.group, topics...)
+		for name := range missing {
+			o, ok := all.Lookup(name.topic, name.partition)
+			if !ok || o.Err != nil {
+				missing[name] = cmp.Or(o.Err, errNoCommit)
+				continue
+			}
+			c.fetched[name] = fetchedOffset{offset: o.At, epoch: o.LeaderEpoch, text: o.Metadata}
+			if offsets[name.topic] == nil {
+				offsets[name.topic] = map[int32]kgo.Offset{}
+			}
+			offsets[name.topic][name.partition] = kgo.NewOffset()
+			delete(missing, name)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(min(len(missing), 1)) * 250 * time.Millisecond):
+		}
+	}
+	c.mu.Lock()
+	for name, err := range missing {
+		c.unread[name] = err
+	}
+	c.mu.Unlock()
+	for name, err := range missing {
+		c.log.Error("retriable: a partition is ours but cannot be read, for its commit cannot be had", "topic", name.topic, "partition", name.partition, "error", err)
+	}
+}
+
+var errNoCommit = errors.New("the broker does not tell its committed offset")
+
+// resolveStarts looks up the log's ends, and for partitions without a valid commit where their topic wants them to start. Where that
+// cannot be had kgo finds the place by itself, and until then the partition holds up no other.
+func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int32]kgo.Offset) map[topicPartition]start {
+	topics := make([]string, 0, len(offsets))
+	for t := range offsets {
+		topics = append(topics, t)
+	}
+	adm := kadm.NewClient(c.cl)
+	timed, cancel := context.WithTimeout(ctx, c.set.commitTimeout())
+	defer cancel()
+	ends, err := adm.ListEndOffsets(timed, topics...)
+	if err != nil {
+		c.log.Debug("retriable: not all ends of the log could be listed", "error", err)
+	}
+	starts := map[topicPartition]start{}
+	for t, parts := range offsets {
+		for p := range parts {
+			s := start{end: -1}
+			if e, ok := ends.Lookup(t, p); ok && e.Err == nil {
+				s.end = e.Offset
+			}
+			c.resolveStart(timed, adm, topicPartition{t, p}, &s)
+			starts[topicPartition{t, p}] = s
+		}
+	}
+	return starts
+}
+
+func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topicPartition, s *start) {
+	f, ok := c.fetched[name]
+	want := c.startAt(name.topic)
+	switch s.committed = ok && f.offset >= 0; {
+	case s.committed && (s.end < 0 || f.offset <= s.end):
+		s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
+		s.from = kgo.NewOffset().At(f.offset).WithEpoch(f.epoch)
+		return
+	case s.committed:
+		c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
+			"topic", name.topic, "partition", name.partition, "committed", f.offset, "end", s.end)
+		s.committed = false
+		want = kgo.NewOffset().AtStart()
+	}
+	at, err := resolveOffset(ctx, adm, name, want)
+	if err != nil {
+		s.at, s.from, s.err = kgo.EpochOffset{Offset: -1, Epoch: -1}, want, err
+		return
+	}
+	s.at, s.from = kgo.EpochOffset{Offset: at, Epoch: -1}, kgo.NewOffset().At(at)
+}
+
+// startAt is where a partition without a commit starts; a retry topic at its start, for all in it is to be handled.
+func (c *Consumer) startAt(name string) kgo.Offset {
+	if t, retry := c.route(name); t != nil && !retry {
+		return t.startAt
+	}
+	return kgo.NewOffset().AtStart()
+}
+
+// resolveOffset turns a place to start into an offset.
+func resolveOffset(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (int64, error) {
+	at, relative := o.EpochOffset().Offset, relativeOf(o)
+	var listed kadm.ListedOffsets
+	var err error
+	starts, err := adm.ListStartOffsets(ctx, name.topic)
+	if err != nil && len(starts) == 0 {
+		return 0, err
+	}
+	ends, err := adm.ListEndOffsets(ctx, name.topic)
+	if err != nil && len(ends) == 0 {
+		return 0, err
+	}
+	low, okLow := starts.Lookup(name.topic, name.partition)
+	high, okHigh := ends.Lookup(name.topic, name.partition)
+	if !okLow || !okHigh {
+		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, kerr.UnknownTopicOrPartition)
+	}
+	if err := errors.Join(low.Err, high.Err); err != nil {
+		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, err)
+	}
+	switch {
+	case isAfterMilli(o):
+		if listed, err = adm.ListOffsetsAfterMilli(ctx, at, name.topic); err != nil && len(listed) == 0 {
+			return 0, err
+		}
+		l, _ := listed.Lookup(name.topic, name.partition)
+		at = l.Offset
+	case at == -2:
+		at = low.Offset
+	case at == -1:
+		at = high.Offset
+	}
+	return min(max(at+relative, low.Offset), high.Offset), nil
+}
 
 // kgo.Offset does not show all of what it says: the rest is found by comparing and through its JSON.
 

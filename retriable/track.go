@@ -59,21 +59,30 @@ func (p *partition) admit(now time.Time) (full bool) {
 		recs, cut := p.fresh(p.stash[:n])
 		claims := p.claims
 		p.stash = p.stash[n:]
-		if len(p.stash) == 0 {
+		rest, skip := len(p.stash), p.skip
+		if rest == 0 {
 			p.stash = nil
-			p.window.SkipTo(p.skip)
 		}
-		rest := len(p.stash)
 		p.mu.Unlock()
 		if cut {
 			p.c.log.Warn("retriable: the log was cut; what was read above is forgotten and read again",
 				"topic", p.topic, "partition", p.partition, "offset", recs[0].Offset)
 		}
 		p.acceptAll(recs, claims, now)
+		if rest == 0 && skip > 0 {
+			p.skipTo(skip)
+		}
 		if n == 0 || rest == 0 {
 			return rest > 0 || n == room
 		}
 	}
+}
+
+// skipTo moves the read position after a Skip: only once all that was read below it is tracked, or a commit might pass it (I2).
+func (p *partition) skipTo(next int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.window.SkipTo(next)
 }
 
 // acceptAll tracks records, a batch at a time.
@@ -129,7 +138,7 @@ func (p *partition) fresh(recs []*kgo.Record) (kept []*kgo.Record, cut bool) {
 // cut forgets everything tracked from offset on. If even the watermark is above it everything starts anew there, as in a new
 // assignment (I2). p.mu is held.
 func (p *partition) cut(offset int64) {
-	p.claims = nil
+	p.claims, p.skip = nil, 0 // both were said of the log that is gone
 	if !p.window.Truncate(offset) {
 		p.window = watermark.New[*batch, item](offset, -1)
 		p.committed = -1

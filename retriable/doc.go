@@ -6,7 +6,7 @@
 // rest; what cannot be handled ends in a dead-letter topic. No copy is believed written before the broker has acked it.
 //
 //	c, err := retriable.New("billing", retriable.Brokers("localhost:9092"),
-//		retriable.Topic("orders", retriable.HandlerFunc(charge),
+//		retriable.Topic("orders", retriable.JSON(charge),
 //			retriable.RetryTopic("orders.retry"),
 //			retriable.DeadLetterTopic("orders.dead")))
 //	if err != nil {

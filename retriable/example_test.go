@@ -2,7 +2,6 @@ package retriable_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log"
@@ -25,7 +24,7 @@ func Example() { //nolint:testableexamples // it needs a Kafka, and runs until i
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
 	c, err := retriable.New("billing", retriable.Brokers("localhost:9092"),
-		retriable.Topic("orders", retriable.HandlerFunc(charge),
+		retriable.Topic("orders", retriable.JSON(charge),
 			retriable.RetryTopic("orders.retry"),
 			retriable.DeadLetterTopic("orders.dead")))
 	if err != nil {
@@ -41,13 +40,14 @@ type order struct {
 	Cents int    `json:"cents"`
 }
 
-func charge(ctx context.Context, m *retriable.Message) error {
-	var o order
-	if err := json.Unmarshal(m.Value, &o); err != nil {
-		return retriable.Permanent(err) // no further attempt can help
+func charge(ctx context.Context, o order, m *retriable.Message) error {
+	if o.Cents < 0 {
+		return retriable.Permanent(errNegative) // no further attempt can help: to the dead letters
 	}
 	return pay(ctx, o) // nil: done. Any other error: again later, through the retry topic
 }
+
+var errNegative = errors.New("a negative amount")
 
 func pay(context.Context, order) error { return nil }
 
@@ -91,16 +91,15 @@ func ExampleConsumer_Run() {
 // A handler is a function: call it with a message of the record it is to get.
 func ExampleNewMessage() {
 	m := retriable.NewMessage(&kgo.Record{Topic: "orders", Value: []byte(`{"id": 17}`)})
-	err := charge(context.Background(), m)
-	var unreadable *json.UnmarshalTypeError
-	fmt.Println(m.Attempt, m.Source, errors.As(err, &unreadable))
-	// Output: 1 orders/0/0 true
+	err := retriable.JSON(charge).Handle(context.Background(), m)
+	fmt.Println(m.Attempt, retriable.VerdictOf(err))
+	// Output: 1 dead-letter
 }
 
 // New reports everything that is wrong with its options at once.
 func ExampleNew() {
 	_, err := retriable.New("billing",
-		retriable.Topic("orders", retriable.HandlerFunc(charge), retriable.MaxAttempts(3)))
+		retriable.Topic("orders", retriable.JSON(charge), retriable.MaxAttempts(3)))
 	fmt.Println(err)
 	fmt.Println(errors.Is(err, retriable.ErrInvalidOption))
 	// Output:

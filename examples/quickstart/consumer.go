@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -21,7 +20,7 @@ const (
 func newConsumer(brokers []string, hook retriable.Hook) (*retriable.Consumer, error) {
 	return retriable.New(group,
 		retriable.Brokers(brokers...),
-		retriable.Topic("orders", retriable.HandlerFunc(charge),
+		retriable.Topic("orders", retriable.JSON(charge),
 			retriable.RetryTopic("orders.retry"),
 			retriable.DeadLetterTopic("orders.dead"),
 			retriable.MaxAttempts(maxAttempts),
@@ -35,14 +34,10 @@ func newConsumer(brokers []string, hook retriable.Hook) (*retriable.Consumer, er
 }
 
 // charge handles one order. Orders of one customer (their key) come one at a time and in order, others in parallel.
-func charge(ctx context.Context, m *retriable.Message) error {
-	var o order
-	if err := json.Unmarshal(m.Value, &o); err != nil {
-		return retriable.Permanent(err) // it will not become readable: to the dead letters, now
-	}
+func charge(ctx context.Context, o order, m *retriable.Message) error {
 	err := pay(ctx, o, m.Attempt)
 	if errors.Is(err, errExpired) {
-		return retriable.Permanent(err)
+		return retriable.Permanent(err) // no further attempt can help: to the dead letters, now
 	}
 	return err // nil: done. Anything else: another attempt later, through the retry topic
 }

@@ -3,7 +3,6 @@ package stories_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"log"
 	"os"
@@ -33,11 +32,7 @@ type order struct {
 }
 
 // charge is the service's handler. It prints what it does.
-func charge(_ context.Context, m *retriable.Message) error {
-	var o order
-	if err := json.Unmarshal(m.Value, &o); err != nil {
-		return retriable.Permanent(err)
-	}
+func charge(_ context.Context, o order, m *retriable.Message) error {
 	switch {
 	case o.Amount < 0:
 		return retriable.Permanent(fmt.Errorf("order %d: a negative amount", o.ID))
@@ -54,7 +49,7 @@ func service() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	c, err := retriable.New("billing"+orders, retriable.Brokers(os.Getenv(serviceBrokers)),
-		retriable.Topic(orders, retriable.HandlerFunc(charge),
+		retriable.Topic(orders, retriable.JSON(charge),
 			retriable.RetryTopic(orders+".retry"),
 			retriable.DeadLetterTopic(orders+".dead")))
 	if err != nil {

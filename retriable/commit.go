@@ -8,8 +8,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
-
-	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // Every offset of the consumer is written by one goroutine, the committer: at each interval for all partitions, and on request of a
@@ -122,10 +120,8 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 			continue
 		}
 		if errors.Is(err, kerr.OffsetMetadataTooLarge) && snaps[i].text != "" {
-			if s, ok := c.shorten(snaps[i]); ok {
-				errs = append(errs, c.commitAll(ctx, []snapshot{s})...)
-				continue
-			}
+			errs = append(errs, c.commitAll(ctx, []snapshot{c.shorten(snaps[i])})...)
+			continue
 		}
 		if err != nil {
 			err = &CommitError{Topic: snaps[i].p.topic, Partition: snaps[i].p.partition, Offset: snaps[i].at.Offset, Err: err}
@@ -140,21 +136,6 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 		}
 	}
 	return errs
-}
-
-// shorten learns from a refusal that this broker allows less metadata than we thought, and encodes the map anew.
-func (c *Consumer) shorten(s snapshot) (snapshot, bool) {
-	limit := min(len(s.text)/2, int(c.mapLimit.Load()))
-	if c.mapLimit.Swap(int64(limit)) != int64(limit) {
-		c.log.Warn("retriable: the broker allows less commit metadata than thought (offset.metadata.max.bytes); finished offsets that no longer fit may be delivered again after a restart",
-			"limit", limit)
-	}
-	s.p.mu.Lock()
-	defer s.p.mu.Unlock()
-	if s.text, s.cut = s.p.encodeMap(s.at.Offset, limit); len(s.text) > limit {
-		s.text = ""
-	}
-	return s, true
 }
 
 // tooLarge reports whether a broker answers so to a request with too much in it.
@@ -240,58 +221,23 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 	return s, offset > p.committed || s.text != p.text
 }
 
-// encodeMap tells which offsets above base are finished: of what was read, and of what the map that was there before says of the rest.
-// p.mu is held.
-func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
-	if p.claimEpoch >= 0 && p.window.Epoch() > p.claimEpoch {
-		p.claims = nil // what was read is newer than the map knows, and so is all above
-	}
-	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: above(p.window.Done(), base)}
-	for _, r := range p.claims {
-		r.From = max(r.From, p.window.Next())
-		if r.From >= r.To {
-			continue
-		}
-		m.Epoch = max(m.Epoch, p.claimEpoch)
-		if n := len(m.Done); n > 0 && m.Done[n-1].To >= r.From {
-			m.Done[n-1].To = r.To
-			continue
-		}
-		m.Done = append(m.Done, r)
-	}
-	if len(m.Done) == 0 {
-		p.fill = 0
-		return "", false
-	}
-	text, kept := m.Encode(base, limit)
-	p.fill = float64(len(text)) / float64(max(limit, 1))
-	return text, kept < len(m.Done)
-}
-
-// above is the runs from base on: records go on being resolved between a look at the watermark and one at the runs.
-func above(runs []watermark.Run, base int64) []watermark.Run {
-	for len(runs) > 0 && runs[0].From < base {
-		if runs[0].From = base; runs[0].To > base {
-			break
-		}
-		runs = runs[1:]
-	}
-	return runs
-}
-
 // answered takes the broker's answer for one partition.
 func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	p.mu.Lock()
-	first := false
+	first, firstCut := false, false
 	if err == nil {
 		p.committed = max(p.committed, s.at.Offset)
 		p.text = s.text
 		p.refusals = 0
+		firstCut, p.cutting = s.cut && !p.cutting, s.cut
 	} else {
 		first = p.refusals == 0
 		p.refusals++
 	}
 	p.mu.Unlock()
+	if err == nil {
+		p.tellCut(s, firstCut)
+	}
 	if errors.Is(err, kerr.UnknownTopicID) {
 		p.c.renewer.add(p.topic, &p.c.renewer.consumed) // the topic was made anew; old brokers do not tell by a fetch
 	}

@@ -64,6 +64,7 @@ type Consumer struct {
 	failing   map[string]*ProduceError // topics whose writes are refused
 	group     error                    // why the group could not be joined, nil mostly
 	badLogged time.Time
+	cutLogged time.Time
 
 	count []counts // by worker, so that they do not share a cache line
 	total totals

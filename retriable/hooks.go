@@ -113,7 +113,7 @@ type Committed struct {
 	Partition int32
 	Offset    int64
 	Took      time.Duration
-	Cut       bool // not all finished offsets fit its metadata: the highest may be delivered again after a restart
+	Cut       bool // not all finished offsets fit its metadata, for a broker allowed less: the highest may be delivered again after a restart
 	Err       error
 }
 

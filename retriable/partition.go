@@ -69,6 +69,7 @@ type partition struct {
 	committed  int64     // the last accepted commit; -1 for none
 	text       string    // the map that came with it
 	fill       float64   // of what its metadata can hold
+	cutting    bool      // the last accepted map was cut
 	blocked    error     // why it cannot be fetched on, nil mostly
 	stalls     int       // fetch errors in a row
 	stalled    time.Time // until when it is not fetched because of them
@@ -233,14 +234,16 @@ func (it *item) claim(due bool) *item {
 // load is what a partition's records take, for the back-pressure.
 type load struct {
 	pending, held int
-	span          int64 // offsets between watermark and read position
+	low           int64 // the watermark
+	span          int64 // offsets between it and the read position
+	ahead         reach // of what is known to be done beyond
 	bytes         int64
 }
 
 // load drops what has ended and counts the rest. p.mu is held.
 func (p *partition) load() load {
 	low, _ := p.window.Advance()
-	l := load{held: p.heap.held, span: p.window.Next() - low, bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
+	l := load{held: p.heap.held, low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
 	kept := p.open[:0]
 	for _, r := range p.open {
 		n, b := r.pending()

@@ -43,17 +43,25 @@ func (p *partition) weigh() load {
 
 // room is how many more records the bounds let in.
 func (c *Consumer) room(l load) int {
-	if l.span >= c.set.maxWindow && l.pending+l.held > 0 {
+	if l.pending+l.held > 0 && (l.span >= c.set.maxWindow || !c.mapFits(l, 1, l.low+l.span+1, 1)) {
 		return 0
 	}
 	return max(min(c.set.maxPending-l.pending, c.set.maxHeld-l.held), 0)
 }
 
-// within is how many of recs lie inside MaxWindow; the first always does if nothing is unresolved below it.
-func (c *Consumer) within(recs []*kgo.Record, low int64, l load) int {
-	n := sort.Search(len(recs), func(i int) bool { return recs[i].Offset >= low+c.set.maxWindow })
-	if n == 0 && len(recs) > 0 && l.pending+l.held == 0 {
-		return 1
+// within is how many of recs lie inside MaxWindow, and inside what the map can tell of; the first always does if nothing is unresolved
+// below it.
+func (c *Consumer) within(recs []*kgo.Record, l load) int {
+	alone := l.pending+l.held == 0
+	if alone && len(recs) > 0 {
+		l.low = recs[0].Offset
+	}
+	n := sort.Search(len(recs), func(i int) bool { return recs[i].Offset >= l.low+c.set.maxWindow })
+	if n > 0 && !c.mapRoom(l, recs, n) {
+		n = sort.Search(n, func(i int) bool { return !c.mapRoom(l, recs, i+1) })
+	}
+	if n == 0 && alone {
+		return min(len(recs), 1)
 	}
 	return n
 }
@@ -80,7 +88,7 @@ func (c *Consumer) full(p *partition, l load) bool {
 // relaxed reports whether a paused partition is at half of every bound.
 func (c *Consumer) relaxed(l load) bool {
 	s := c.set
-	return l.pending <= s.maxPending/2 && l.held <= s.maxHeld/2 && l.span <= s.maxWindow/2 &&
+	return l.pending <= s.maxPending/2 && l.held <= s.maxHeld/2 && l.span <= s.maxWindow/2 && c.mapFits(l, 0, l.low+l.span, 2) &&
 		(c.bytes.Load() <= s.maxPendingBytes/2 || l.bytes <= c.fairShare()/2)
 }
 

@@ -257,16 +257,15 @@ func (p *partition) fence(out *outcome) Drained {
 	p.endAll()
 	p.window.Advance()
 	d := Drained{Topic: p.topic, Partition: p.partition}
-	p.window.Each(func(s *watermark.Slot) {
-		switch s.State() {
-		case watermark.Done:
+	for it := range p.window.Unresolved() {
+		switch it.State() {
 		case watermark.Running, watermark.Producing:
 			d.Abandoned++
-			out.abandoned = append(out.abandoned, Position{p.topic, p.partition, s.Offset()})
+			out.abandoned = append(out.abandoned, p.name(it))
 		default:
 			d.Dropped++
 		}
-	})
+	}
 	clear(p.producing)
 	p.forget()
 	p.heldBytes = 0

@@ -6,40 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
-
-// readMap takes what the committed map says is done. What is not ours, damaged, or of another topic of that name means no map, and nothing
-// else (I12); it is checked against the log's end, and waits for the first fetch where that is not known. p.mu is held, or nobody else
-// has p yet.
-func (p *partition) readMap(f fetchedOffset) {
-	p.topicID, p.text = f.topic, f.text
-	if p.end < 0 && f.text != "" {
-		p.unread = &f
-		return
-	}
-	p.unread = nil
-	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
-	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
-		return
-	}
-	p.claims, p.claimEpoch = m.Done, m.Epoch
-}
-
-// foldID makes a number of a topic's id, 0 of none.
-func foldID(id [16]byte) uint32 {
-	if id == [16]byte{} {
-		return 0
-	}
-	return max(crc32.ChecksumIEEE(id[:]), 1)
-}
 
 // start is where a partition is read from.
 type start struct {

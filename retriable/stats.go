@@ -24,6 +24,7 @@ type Stats struct {
 	Skipped         uint64 // not delivered again thanks to the committed map
 	Rewritten       uint64 // held records written again to the tail of their retry topic
 	ProduceFailures uint64 // refused writes to retry and dead-letter topics
+	MapCuts         uint64 // commits that left out finished offsets, for a broker allowed less metadata than they took
 
 	Partitions []PartitionStats // what is assigned, by topic and partition
 }
@@ -42,7 +43,7 @@ type PartitionStats struct {
 	Running int // of these, with a handler
 	Held    int // waiting in memory until they are due
 
-	MapFill float64   // share used of what one commit's metadata can hold
+	MapFill float64   // share used, by the last commit, of what its metadata can hold
 	Paused  bool      // it is not fetched
 	NextDue time.Time // of what is held; zero if nothing is
 	Oldest  Oldest    // the record at the watermark
@@ -88,7 +89,7 @@ func (c *Consumer) counts(w *worker) *counts { return &c.count[w.id%len(c.count)
 
 // totals is what is counted seldom enough to be shared.
 type totals struct {
-	retried, deadLettered, dropped, skipped, produceFailures, foreign, badHeaders atomic.Uint64
+	retried, deadLettered, dropped, skipped, produceFailures, foreign, badHeaders, mapCuts atomic.Uint64
 }
 
 // Stats returns a snapshot. It costs time in proportion to what is pending.
@@ -101,6 +102,7 @@ func (c *Consumer) Stats() Stats {
 		Skipped:      c.total.skipped.Load(),
 
 		ProduceFailures: c.total.produceFailures.Load(),
+		MapCuts:         c.total.mapCuts.Load(),
 	}
 	for i := range c.count {
 		n := &c.count[i]

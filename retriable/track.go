@@ -54,8 +54,7 @@ func (p *partition) admit(now time.Time) (full bool) {
 		p.mu.Lock()
 		l := p.weigh()
 		room := p.c.room(l)
-		low, _ := p.window.Advance()
-		n := min(p.c.within(p.stash[:min(len(p.stash), room)], low, l), len(p.stash))
+		n := p.c.within(p.stash[:min(len(p.stash), room)], l)
 		recs, cut := p.fresh(p.stash[:n])
 		claims := p.claims
 		p.stash = p.stash[n:]

@@ -9,7 +9,10 @@
 // The package is pure: no clock, no client, no goroutine.
 package watermark
 
-import "sync/atomic"
+import (
+	"iter"
+	"sync/atomic"
+)
 
 // State says where a tracked record is on its way. The zero value is Queued.
 type State uint32
@@ -201,33 +204,43 @@ func (s *Segment[T, E, I]) truncate(offset int64) (empty bool) {
 	return false
 }
 
-// Done returns the stretches above the watermark that are resolved, ascending, as of the last Advance. Offsets that do not come between two
-// resolved ones count as resolved. It costs time in proportion to the segments, and to the records of those that are not whole.
+// Done returns the stretches above the watermark that are resolved, ascending, as of the last Advance. Offsets that never come count as
+// resolved up to the highest record that is: so what lies between two stretches is unresolved records and nothing else. It costs time in
+// proportion to the segments, and to the records of those that are not whole.
 func (w *Window[T, E, I]) Done() (runs []Run) {
-	open := false
-	add := func(from, to int64) {
-		if open {
-			runs[len(runs)-1].To = to
-			return
-		}
-		runs, open = append(runs, Run{from, to}), true
+	if w.head == len(w.segs) {
+		return nil
 	}
-	for _, s := range w.segs[w.head:] {
+	from, top := w.segs[w.head].first, int64(0) // where the coming stretch begins; one past the highest resolved record
+	for i, s := range w.segs[w.head:] {
 		if s.done() {
-			add(s.first, s.last+1)
+			top = s.last + 1
 			continue
 		}
-		from := 0
-		if s == w.segs[w.head] {
-			from = s.low // the watermark
+		low := 0
+		if i == 0 {
+			low, from = s.low, s.slot(s.low).offset // the watermark
 		}
-		for i := from; i < len(s.Items); i++ {
-			if slot := s.slot(i); slot.State() == Done {
-				add(slot.offset, slot.offset+1)
-			} else {
-				open = false
+		for j := low; j < len(s.Items); j++ {
+			slot := s.slot(j)
+			if slot.State() == Done {
+				top = slot.offset + 1
+				continue
 			}
+			if slot.offset > from {
+				runs = append(runs, Run{from, slot.offset})
+			}
+			from = slot.offset + 1
 		}
+	}
+	if top > from {
+		return append(runs, Run{from, top})
+	}
+	for len(runs) > 0 && runs[len(runs)-1].From >= top {
+		runs = runs[:len(runs)-1]
+	}
+	if n := len(runs); n > 0 {
+		runs[n-1].To = min(runs[n-1].To, top)
 	}
 	return runs
 }
@@ -243,11 +256,15 @@ func (w *Window[T, E, I]) Count() (by [Done + 1]int) {
 	return by
 }
 
-// Each calls f for the slots from the watermark up, as of the last Advance, some of which may be done.
-func (w *Window[T, E, I]) Each(f func(*Slot)) {
-	for _, s := range w.segs[w.head:] {
-		for i := s.low; i < len(s.Items); i++ {
-			f(s.slot(i))
+// Unresolved yields what is not resolved, from the watermark up, as of the last Advance.
+func (w *Window[T, E, I]) Unresolved() iter.Seq[I] {
+	return func(yield func(I) bool) {
+		for _, s := range w.segs[w.head:] {
+			for i := s.low; i < len(s.Items); i++ {
+				if s.slot(i).State() != Done && !yield(I(&s.Items[i])) {
+					return
+				}
+			}
 		}
 	}
 }

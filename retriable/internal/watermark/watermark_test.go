@@ -202,12 +202,23 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 			if got, _ := w.Advance(); got != want {
 				t.Fatalf("seed %d: watermark %d, want %d", seed, got, want)
 			}
+			undone, from := 0, want
 			for _, run := range w.Done() {
+				undone, from = undone+int(run.From-from), run.To
 				for o := range open {
 					if run.From <= o && o < run.To || run.From < want || run.To > next {
 						t.Fatalf("seed %d: run %v, open %d, watermark %d, next %d", seed, run, o, want, next)
 					}
 				}
+			}
+			below := 0
+			for o := range open {
+				if o < from {
+					below++
+				}
+			}
+			if undone != below { // what Bound goes by
+				t.Fatalf("seed %d: %d offsets unresolved below the highest claim, want the %d records that are", seed, undone, below)
 			}
 		}
 	}

@@ -12,9 +12,9 @@ import (
 
 // clientOptions puts the library's defaults below the user's options and what it owns above.
 func (c *Consumer) clientOptions() []kgo.Opt {
-	opts := c.set.connection()
+	opts := c.set.connection(kgo.RecordRetries(5)) // what is refused comes back to us: we tell of it, and try again (I9)
 	opts = append(opts,
-		kgo.ProducerBatchMaxBytesFn(c.batchBytes),
+		kgo.ProducerBatchMaxBytesFn(c.sizes.batchBytes),
 		kgo.ConsumerGroup(c.set.group),
 		kgo.DisableAutoCommit(),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()),
@@ -24,34 +24,25 @@ func (c *Consumer) clientOptions() []kgo.Opt {
 		kgo.OnPartitionsLost(c.onLost),
 		kgo.OnOffsetsFetched(c.onFetched),
 		kgo.AdjustFetchOffsetsFn(c.onOffsets),
-		kgo.RecordPartitioner(newPartitioner(c.set.topics)),
+		kgo.RecordPartitioner(newCopyPartitioner(c.set.topics)),
 		kgo.WithHooks(clientHooks{c}),
 	)
 	return append(opts, c.subscription()...)
 }
 
-// connection is what every client of the library needs, with the user's own options.
-func (c *clientConfig) connection() []kgo.Opt {
-	opts := []kgo.Opt{
+// connection is what every client of the library needs, with further defaults, below the user's own options.
+func (c *clientConfig) connection(more ...kgo.Opt) []kgo.Opt {
+	opts := append([]kgo.Opt{
 		kgo.FetchMaxWait(500 * time.Millisecond),
 		kgo.MetadataMinAge(250 * time.Millisecond),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.MaxDecompressBatchBytes(64 << 20),
 		kgo.ProducerLinger(0), // a copy is not worth waiting for company; under load it has some
-		kgo.RecordRetries(5),  // what is refused comes back to us: we tell of it, and try again (I9)
-	}
+	}, more...)
 	if len(c.brokers) > 0 {
 		opts = append(opts, kgo.SeedBrokers(c.brokers...))
 	}
 	return append(opts, c.kafka...)
-}
-
-// batchBytes bounds a produced batch by what its topic takes, for the broker's answer to one too large is for all that is in it.
-func (c *Consumer) batchBytes(topic string) int32 {
-	if n, ok := c.sizes[topic]; ok {
-		return int32(min(max(n, 512), 1<<30))
-	}
-	return 1_000_012
 }
 
 // patterns reports whether one of the topics is a pattern.

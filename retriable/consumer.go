@@ -25,6 +25,7 @@ type Consumer struct {
 
 	retries map[string]*topic // by the name of the retry topic
 	names   map[string]*topic // by the name of the base topic
+	sizes   *sizes            // how large a record the retry and dead-letter topics take
 	timed   bool              // somebody wants to know how long handlers take
 
 	started atomic.Bool
@@ -38,7 +39,6 @@ type Consumer struct {
 	client        atomic.Pointer[kgo.Client] // the same, for those who come from outside
 	base          context.Context            // values of Run's context; never ends
 	clientContext context.Context            // kgo's own, to tell a record's context from it
-	sizes         map[string]int64           // max.message.bytes of the retry and dead-letter topics
 	idle          bool                       // there was no topic to consume at the start
 
 	gate       gate
@@ -87,7 +87,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	}
 	c := &Consumer{
 		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
-		retries: map[string]*topic{}, names: map[string]*topic{},
+		retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
 		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
 		count: make([]counts, 4*cfg.concurrency),

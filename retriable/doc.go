@@ -16,6 +16,8 @@
 //		log.Fatal(err)
 //	}
 //
+// A [Producer] writes records, also those that are too large for one.
+//
 // Delivery is at least once. What is delivered again after which event is stated in docs/delivery.md; the design, with its
 // numbered invariants (I1 to I13, which the code cites), in docs/design.md.
 package retriable

@@ -170,3 +170,16 @@ func TestReadmeShowsTheExample(t *testing.T) {
 		}
 	}
 }
+
+// A message of any size, to be handled tomorrow by consumers whose topic has Scheduled.
+func ExampleProducer() { //nolint:testableexamples // it needs a Kafka
+	p, err := retriable.NewProducer(retriable.Brokers("localhost:9092"))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer p.Close()
+	invoice := &kgo.Record{Topic: "invoices", Key: []byte("customer-7"), Value: make([]byte, 3<<20)}
+	if err := p.Produce(context.Background(), invoice, retriable.DeliverAt(time.Now().Add(24*time.Hour))); err != nil {
+		log.Print(err) // it is not known to be written
+	}
+}

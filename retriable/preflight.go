@@ -241,31 +241,39 @@ func (f *flight) configs(ctx context.Context) topicConfigs {
 		if err != nil {
 			continue
 		}
-		m := map[string]string{}
-		for _, r := range rs {
-			for _, c := range r.Configs {
-				m[c.Key] = c.MaybeValue()
-			}
-		}
-		all[name] = m
+		all[name] = configsOf(rs)
 	}
 	return all
+}
+
+// configsOf makes a map of one topic's answer.
+func configsOf(rs kadm.ResourceConfigs) map[string]string {
+	m := map[string]string{}
+	for _, r := range rs {
+		for _, c := range r.Configs {
+			m[c.Key] = c.MaybeValue()
+		}
+	}
+	return m
 }
 
 // fits warns of retry and dead-letter topics that cannot hold what they must, and remembers how large their records may be.
 func (f *flight) fits(ctx context.Context) {
 	configs := f.configs(ctx)
-	sizes := map[string]int64{}
 	for _, t := range f.c.set.topics {
 		base := configs.number(t.name, maxMessageBytes, 0)
 		for _, name := range []string{t.retry, t.dead} {
 			if name == "" {
 				continue
 			}
-			sizes[name] = configs.number(name, maxMessageBytes, defaultMessageBytes)
-			if sizes[name] < base {
-				f.c.log.Warn("retriable: a topic takes smaller records than its base topic; what is too large for it stays pending",
-					"topic", name, maxMessageBytes, sizes[name], "base", t.name, "base "+maxMessageBytes, base)
+			limit := configs.number(name, maxMessageBytes, 0)
+			if limit == 0 {
+				continue // it does not tell
+			}
+			f.c.sizes.set(name, limit)
+			if limit < base {
+				f.c.log.Warn("retriable: a topic takes smaller records than its base topic; what is too large for it is split into chunks",
+					"topic", name, maxMessageBytes, limit, "base", t.name, "base "+maxMessageBytes, base)
 			}
 		}
 		for _, name := range []string{t.retry, t.dead} {
@@ -279,7 +287,6 @@ func (f *flight) fits(ctx context.Context) {
 				"topic", t.retry, retentionMillis, kept, "MaxDelay", t.maxDelay)
 		}
 	}
-	f.c.sizes = sizes
 }
 
 // nothing reports whether there is no topic to consume yet: only patterns, and none of them matches. kgo joins no group then.

@@ -181,7 +181,7 @@ func (p *partition) deadLetter(a *attempt, err error, permanent bool) {
 	w.dead = true
 	w.rec.Topic = p.t.dead
 	w.rec.Headers = wire.AppendDeadLetter(wire.Bare(w.rec.Headers), d)
-	w.rec.Partition = a.was.partition // mod the topic's partitions: see partitioner
+	w.rec.Partition = a.was.partition // mod the topic's partitions: see copyPartitioner
 	if a.was.partition < 0 {
 		w.rec.Partition = p.partition
 	}

@@ -210,7 +210,11 @@ type clientFacts struct {
 	seeds      []string
 	instance   string
 	hooked     bool // by the user: records may have contexts of their own
+	maxWrite   int  // of a record, as the largest request can carry it
 }
+
+// requestRoom is what a produce request has at most beside the one batch: the topic's name and the client's id.
+const requestRoom = 64 << 10
 
 type ownedOption struct {
 	name string
@@ -297,6 +301,7 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 	f.seeds, _ = probe.OptValue(kgo.SeedBrokers).([]string)
 	f.hooked = !reflect.ValueOf(probe.OptValue(kgo.WithHooks)).IsZero()
 	f.instance, _ = probe.OptValue(kgo.InstanceID).(string)
+	f.maxWrite = max(int(probe.OptValue(kgo.BrokerMaxWriteBytes).(int32))-requestRoom, 512) //nolint:forcetypeassert // kgo's own type
 	_, given := probe.OptValue(kgo.SeedBrokers).([]string)
 	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))
 	ck.want(seeded, "Brokers: none given")

@@ -191,14 +191,14 @@ func (c *Consumer) wroteHook(w *write, r *kgo.Record) {
 	call(c, c.hook.retried, func(h HookRetried) { h.OnRetried(e) })
 }
 
-// partitioner places dead letters by the base topic's partition, as Kafka's own are (KIP-1191), and all else as kgo does by default.
-type partitioner struct {
+// copyPartitioner places dead letters by the base topic's partition, as Kafka's own are (KIP-1191), and all else as a Producer does.
+type copyPartitioner struct {
 	dead map[string]bool
 	rest kgo.Partitioner
 }
 
-func newPartitioner(topics []*topic) kgo.Partitioner {
-	p := partitioner{dead: map[string]bool{}, rest: kgo.UniformBytesPartitioner(64<<10, true, true, nil)}
+func newCopyPartitioner(topics []*topic) kgo.Partitioner {
+	p := copyPartitioner{dead: map[string]bool{}, rest: newPartitioner()}
 	for _, t := range topics {
 		if t.dead != "" {
 			p.dead[t.dead] = true
@@ -208,7 +208,7 @@ func newPartitioner(topics []*topic) kgo.Partitioner {
 }
 
 // ForTopic implements kgo.Partitioner.
-func (p partitioner) ForTopic(topic string) kgo.TopicPartitioner {
+func (p copyPartitioner) ForTopic(topic string) kgo.TopicPartitioner {
 	if p.dead[topic] {
 		return samePartition{}
 	}

@@ -132,8 +132,14 @@ func AppendRetry(dst []kgo.RecordHeader, r Retry) []kgo.RecordHeader {
 	return w.dst
 }
 
+// Undue returns the headers without those that say when a record is due.
+func Undue(h []kgo.RecordHeader) []kgo.RecordHeader {
+	return without(h, func(key string) bool { return key == TimestampHeader || key == DueHeader })
+}
+
 // AppendDue appends to dst the headers that ask for a first delivery not before
-// ms, for a producer. An ms of 0 or less asks for nothing.
+// ms, for a producer. It does not look at what dst holds: pass the result of
+// [Undue]. An ms of 0 or less asks for nothing.
 func AppendDue(dst []kgo.RecordHeader, ms int64) []kgo.RecordHeader {
 	if ms <= 0 {
 		return dst

@@ -10,6 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
 
 // attempt is one call of a handler: which record it has, and what that was before anyone outside saw it.
@@ -68,9 +69,50 @@ func chain(h Handler, mw []Middleware) Handler {
 	return h
 }
 
+// bare is a record of a base topic without the library's headers: whoever may write there could have put them there (I12).
+func bare(r *kgo.Record) *kgo.Record {
+	if len(r.Headers) == 0 {
+		return r
+	}
+	user := wire.User(r.Headers)
+	if len(user) == len(r.Headers) {
+		return r
+	}
+	c := *r
+	c.Headers = user
+	return &c
+}
+
+// message is what the handler of an item gets.
+func (p *partition) message(it *item) Message {
+	if o := it.own.Load(); o != nil {
+		return o.Message
+	}
+	return Message{Record: bare(it.rec), Attempt: 1, Source: p.name(it)}
+}
+
+// maxMessages is how many messages a worker makes room for at once: as many as it needed of late, but not so many that one which is kept keeps
+// much in memory.
+const maxMessages = 64
+
+// message is the same, in room that the worker made for several at once.
+func (w *worker) message(p *partition, it *item) *Message {
+	if o := it.own.Load(); o != nil {
+		return &o.Message
+	}
+	if len(w.messages) == 0 {
+		w.room = min(max(2*w.room, 1), maxMessages)
+		w.messages = make([]Message, w.room)
+	}
+	m := &w.messages[0]
+	w.messages = w.messages[1:]
+	m.Record, m.Attempt, m.Source = bare(it.rec), 1, p.name(it)
+	return m
+}
+
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
-	m := it.msg
+	m := w.message(p, it)
 	a := attempt{p: p, it: it, m: m}
 	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
 	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}

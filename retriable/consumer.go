@@ -51,6 +51,7 @@ type Consumer struct {
 	recordSize atomic.Int64 // of the largest records of late
 	odd        atomic.Bool  // told is not empty
 	told       []*intake    // what is to be told of once the gate is open; the gate's
+	hashes     []uint64     // room for one batch's; the gate's
 	copied     time.Time    // when what waits was last copied out of its batches; the poller's
 
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock

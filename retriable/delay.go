@@ -95,7 +95,7 @@ func (p *partition) release(now int64) int64 {
 			writes = append(writes, e.w)
 			continue
 		}
-		p.heldBytes -= int64(e.it.size) + itemBytes
+		p.heldBytes -= e.it.bytes()
 		due = append(due, e.it)
 		room--
 	}
@@ -137,7 +137,7 @@ func (p *partition) queue(due []*item) {
 		it.in = r.no
 		it.rejoin()
 		if it.keyed {
-			p.lanes.join(laneHash(it.msg.Key), it)
+			p.lanes.join(laneHash(it.key()), it)
 		}
 		it.Set(watermark.Queued)
 	}

@@ -84,24 +84,56 @@ type partition struct {
 type batch struct{ read time.Time }
 
 type (
-	window  = watermark.Window[*batch, item, *item]
-	segment = watermark.Segment[*batch, item, *item]
+	window  = watermark.Window[batch, item, *item]
+	segment = watermark.Segment[batch, item, *item]
 )
 
-// item is a record on its way from the poll to its end.
+// item is a record on its way from the poll to its end. It fills one cache line: it is what passes between the poller and the workers.
 type item struct {
 	watermark.Slot                      // its place in the window
-	msg            *Message             // what the handler gets; nil once resolved
+	rec            *kgo.Record          // as it was read; nil if it has its own
+	own            atomic.Pointer[own]  // of a retry, or one that waits; nil mostly, and once resolved
 	next           atomic.Pointer[item] // the record behind it in its lane, or laneEnd
 	in             uint32               // the number of the run where it counts as pending, inHeap while it is there. Guarded by p.mu
 	gate           atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
-	attempt        atomic.Int32         // the delivery that is coming or running
-	size           int32                // of key, value and headers
-	ready          int64                // when it could have started, in ms: it was read, or came due
+	attempt        atomic.Int32         // the delivery that is coming or running; 0 is the first too
 	keyed          bool                 // it has a lane
 	apart          bool                 // it is not claimed through its batch's run: held, or resolved at once
 	asked          bool                 // the filter has let it pass
-	copied         bool                 // msg does not refer to the fetched batch. Guarded by p.mu
+	copied         bool                 // its own record does not refer to the fetched batch. Guarded by p.mu
+	ready          int64                // when it could have started, in ms: it was read, or came due
+}
+
+// own is the message of an item that needs one before a worker comes: a retry's, or one in memory of its own.
+type own struct {
+	Message
+	size int64 // of key, value and headers
+}
+
+// keep gives an item a message of its own, and the number of its attempt to those who look from outside.
+func (it *item) keep(m Message, copied bool) {
+	it.own.Store(&own{Message: m, size: recordBytes(m.Record)})
+	it.attempt.Store(int32(m.Attempt))
+	it.rec, it.copied = nil, copied
+}
+
+// bytes is what an item takes by itself. p.mu is held; it may just have been resolved.
+func (it *item) bytes() int64 {
+	if o := it.own.Load(); o != nil {
+		return o.size + itemBytes
+	}
+	if it.rec != nil {
+		return recordBytes(it.rec) + itemBytes
+	}
+	return 0
+}
+
+// key is of an item that has not started.
+func (it *item) key() []byte {
+	if o := it.own.Load(); o != nil {
+		return o.Key
+	}
+	return it.rec.Key
 }
 
 func (p *partition) name(it *item) Position {
@@ -139,7 +171,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 	p := &partition{
 		topicPartition: name, c: c, t: t, retry: retry,
 		gone: make(chan struct{}), stir: make(chan struct{}, 1),
-		window:    watermark.New[*batch, item](start.Offset, start.Epoch),
+		window:    watermark.New[batch, item](start.Offset, start.Epoch),
 		producing: map[*write]struct{}{},
 		committed: -1,
 		end:       -1,
@@ -272,8 +304,11 @@ func (r *run) pending() (n int, bytes int64) {
 			continue
 		}
 		n++
-		whole = whole || !it.copied
-		bytes += int64(it.size) + itemBytes
+		if it.copied {
+			bytes += it.bytes()
+		} else {
+			whole = true
+		}
 	}
 	if whole {
 		return n, r.bytes

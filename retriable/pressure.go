@@ -118,7 +118,7 @@ func (c *Consumer) crowd(ctx context.Context) {
 func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 	if now := time.Now(); c.bytes.Load() >= c.set.maxPendingBytes && now.Sub(c.copied) >= copyEvery {
 		c.copied = now
-		c.copyOut()
+		c.copyAllOut()
 	}
 	c.gate.shut(func() { // nothing is let in beside
 		var hopeless []*partition
@@ -249,12 +249,12 @@ func (c *Consumer) relax() {
 	c.tell()
 }
 
-// copyOut copies what waits in batches that are mostly done, so that their memory is free again.
-func (c *Consumer) copyOut() {
+// copyAllOut copies what waits in batches that are mostly done, so that their memory is free again.
+func (c *Consumer) copyAllOut() {
 	for _, p := range c.partitions() {
 		p.mu.Lock()
 		for _, r := range p.open {
-			r.copyOut()
+			p.copyOut(r)
 		}
 		p.mu.Unlock()
 		p.look()
@@ -262,27 +262,31 @@ func (c *Consumer) copyOut() {
 }
 
 // copyOut copies the queued items of a run if they are less than half of what the batch takes. p.mu is held.
-func (r *run) copyOut() {
+func (p *partition) copyOut(r *run) {
 	if r.list != nil {
 		return
 	}
-	var own int64
+	var pending int64
 	for i := r.low; i < len(r.base); i++ {
 		if it := &r.base[i]; it.in == r.no && it.State() != watermark.Done {
-			own += int64(it.size) + itemBytes
+			pending += it.bytes()
 		}
 	}
-	if own*2 > r.bytes {
+	if pending*2 > r.bytes {
 		return
 	}
-	for i := r.low; i < len(r.base); i++ {
+	for i := range r.base {
 		it := &r.base[i]
+		if it.State() == watermark.Done {
+			it.rec = nil // nobody looks at it any more
+			continue
+		}
 		if it.in != r.no || it.copied || !it.Move(watermark.Queued, watermark.Copying) {
 			continue
 		}
-		m := *it.msg
+		m := p.message(it)
 		m.Record = cloneRecord(m.Record)
-		it.msg, it.copied = &m, true
+		it.keep(m, true)
 		it.Set(watermark.Queued)
 	}
 }

@@ -133,8 +133,10 @@ func ceilMilli(t time.Time) time.Time {
 
 // resolve ends a record for good.
 func (p *partition) resolve(it *item) {
-	it.msg = nil
 	it.Done()
+	if it.own.Load() != nil {
+		it.own.Store(nil)
+	}
 }
 
 func (p *partition) drop(a *attempt, err error) {
@@ -210,11 +212,12 @@ func (p *partition) postpone(a *attempt, d time.Duration) {
 	r.Topic, r.Partition, r.Offset = a.was.topic, a.was.partition, a.was.offset
 	m := Message{Record: cloneRecord(&r), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
 	p.mu.Lock()
-	it.msg, it.copied, it.in, it.ready = &m, true, inHeap, due
+	it.keep(m, true)
+	it.in, it.ready = inHeap, due
 	it.Set(watermark.Postponed)
 	if p.stage.Load() == live {
 		p.heap.push(entry{due: due, offset: it.Offset(), it: it})
-		p.heldBytes += int64(it.size) + itemBytes
+		p.heldBytes += it.bytes()
 		p.nextDue.Store(p.heap.top())
 	}
 	p.mu.Unlock()

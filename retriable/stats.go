@@ -171,7 +171,7 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	it := &seg.Items[i]
 	return Oldest{
 		Offset:  it.Offset(),
-		Attempt: int(it.attempt.Load()),
+		Attempt: max(int(it.attempt.Load()), 1),
 		Since:   seg.Owner.read,
 		Reason:  reasons[it.State()],
 	}, true

@@ -9,8 +9,8 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
 
-// intake is what one poll brought of one partition, on its way to the lanes. Only the poller makes one, so that records are tracked in
-// poll order before anyone else sees them.
+// intake is a batch of one partition on its way to the lanes. Only the poller has one, so that records are tracked in poll order before anyone
+// else sees them.
 type intake struct {
 	p       *partition
 	now     time.Time
@@ -86,16 +86,24 @@ func (p *partition) skipTo(next int64) {
 
 // acceptAll tracks records, a batch at a time.
 func (p *partition) acceptAll(recs []*kgo.Record, claims []watermark.Run, now time.Time) {
+	work := false
 	for len(recs) > 0 {
 		n := min(len(recs), batchRecords)
 		for recs[n-1].LeaderEpoch != recs[0].LeaderEpoch { // they only grow
 			n--
 		}
-		if in := p.acceptBatch(recs[:n], claims, now); in.odd() {
-			p.c.told = append(p.c.told, in)
+		in := intake{p: p, now: now, claims: claims, hashes: p.c.hashes[:0]}
+		work = in.accept(recs[:n]) || work
+		if in.odd() {
+			odd := in
+			p.c.told = append(p.c.told, &odd)
 			p.c.odd.Store(true)
 		}
+		p.c.hashes = in.hashes
 		recs = recs[n:]
+	}
+	if work {
+		p.c.pool.wake(p)
 	}
 }
 
@@ -139,7 +147,7 @@ func (p *partition) fresh(recs []*kgo.Record) (kept []*kgo.Record, cut bool) {
 func (p *partition) cut(offset int64) {
 	p.claims, p.skip = nil, 0 // both were said of the log that is gone
 	if !p.window.Truncate(offset) {
-		p.window = watermark.New[*batch, item](offset, -1)
+		p.window = watermark.New[batch, item](offset, -1)
 		p.committed = -1
 	}
 	// Of the forgotten only the dispatch is stopped: what runs ends, and nobody listens.
@@ -160,59 +168,49 @@ func (p *partition) cut(offset int64) {
 		}
 		p.heap.push(e)
 		if e.it != nil {
-			p.heldBytes += int64(e.it.size) + itemBytes
+			p.heldBytes += e.it.bytes()
 		}
 	}
 	p.nextDue.Store(p.heap.top())
 }
 
-// acceptBatch tracks records of one leader epoch.
-func (p *partition) acceptBatch(recs []*kgo.Record, claims []watermark.Run, now time.Time) *intake {
-	in := &intake{p: p, now: now, claims: claims}
-	seg := watermark.NewSegment[*batch, item](&batch{read: now}, len(recs), recs[0].LeaderEpoch)
+// accept tracks records of one leader epoch. It reports whether there is work for the workers. As little as can be is done here for each
+// record, for all of them pass through this one goroutine.
+func (in *intake) accept(recs []*kgo.Record) (work bool) {
+	p := in.p
+	seg := watermark.NewSegment[batch, item](batch{read: in.now}, len(recs), recs[0].LeaderEpoch)
 	in.run = &run{base: seg.Items}
-	msgs := make([]Message, len(recs))
-	if p.t.order == ByKey {
-		in.hashes = make([]uint64, len(recs))
-	}
-	ready, largest := now.UnixMilli(), int64(0)
-	first := recs[0].Offset
-	dense := recs[len(recs)-1].Offset-first == int64(len(recs)-1) // mostly: then no record is looked at for it
+	keyed := p.t.order == ByKey
+	ready, largest := in.now.UnixMilli(), int64(0)
 	for i, r := range recs {
-		offset := first + int64(i)
-		if !dense {
-			offset = r.Offset
-		}
-		it := seg.Fill(i, offset)
-		it.ready = ready
-		it.msg = &msgs[i]
-		it.msg.Record = r
-		it.msg.Source = Position{p.topic, p.partition, offset}
-		it.msg.Attempt = 1
-		size := recordBytes(r)
-		largest = max(largest, size+itemBytes)
-		in.run.bytes += size + itemBytes
-		it.size = int32(min(size, 1<<31-1))
+		it := &seg.Items[i]
+		it.Place(r.Offset)
+		it.rec, it.ready = r, ready
+		size := recordBytes(r) + itemBytes
+		largest = max(largest, size)
+		in.run.bytes += size
 		switch {
 		case len(in.claims) > 0 && in.claimed(r):
 			in.skipped++
 			in.pass(it)
 		case p.retry:
 			in.readRetry(it, r)
-		case len(r.Headers) > 0:
-			in.clean(it, r)
 		}
-		it.attempt.Store(int32(it.msg.Attempt))
-		if in.hashes != nil && r.Key != nil {
-			it.keyed = true
-			if !it.apart {
-				in.hashes[i] = laneHash(r.Key)
-			}
+		if keyed {
+			in.lane(it, r.Key)
 		}
 	}
 	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()))
-	in.publish(seg)
-	return in
+	return in.publish(seg)
+}
+
+// lane notes the hash of a key, 0 for an item that joins no lane now.
+func (in *intake) lane(it *item, key []byte) {
+	hash := uint64(0)
+	if it.keyed = key != nil; it.keyed && !it.apart {
+		hash = laneHash(key)
+	}
+	in.hashes = append(in.hashes, hash)
 }
 
 // pass resolves an item at once: it is not for a handler.
@@ -240,17 +238,6 @@ func (in *intake) claimed(r *kgo.Record) bool {
 	return true
 }
 
-// clean hides the library's headers on a base record: whoever may write there could have put them there (I12).
-func (in *intake) clean(it *item, r *kgo.Record) {
-	user := wire.User(r.Headers)
-	if len(user) == len(r.Headers) {
-		return
-	}
-	c := *r
-	c.Headers = user
-	it.msg.Record = &c
-}
-
 // readRetry makes the message of a retry record: the record as first produced, its attempt, and whether it is due.
 func (in *intake) readRetry(it *item, r *kgo.Record) {
 	p := in.p
@@ -261,7 +248,7 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 		in.pass(it)
 		return
 	}
-	m := it.msg
+	m := Message{Source: p.name(it)}
 	orig := *r
 	orig.Headers = wire.User(r.Headers)
 	orig.Topic, orig.Partition, orig.Offset = p.originTopic(), -1, -1
@@ -281,8 +268,10 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	}
 	limit := in.now.Add(p.t.maxDelay).UnixMilli()
 	if due := min(h.Due, limit); due > in.now.UnixMilli() {
-		in.hold(it, due)
+		in.hold(it, m, due)
+		return
 	}
+	it.keep(m, false)
 }
 
 // originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.
@@ -302,10 +291,10 @@ func (t *topic) covers(name string) bool {
 }
 
 // hold puts a record in the heap, copied out of its batch.
-func (in *intake) hold(it *item, due int64) {
-	m := *it.msg
+func (in *intake) hold(it *item, m Message, due int64) {
 	m.Record = cloneRecord(m.Record)
-	it.msg, it.copied, it.apart, it.in, it.ready = &m, true, true, inHeap, due
+	it.keep(m, true)
+	it.apart, it.in, it.ready = true, inHeap, due
 	it.Set(watermark.Held)
 	in.held = append(in.held, entry{due: due, offset: it.Offset(), it: it})
 	if len(in.p.c.hook.held) > 0 {
@@ -314,7 +303,7 @@ func (in *intake) hold(it *item, due int64) {
 }
 
 // publish makes the batch visible: to the window first, then to the workers.
-func (in *intake) publish(seg *segment) {
+func (in *intake) publish(seg *segment) (work bool) {
 	p := in.p
 	p.mu.Lock()
 	p.window.Begin(seg)
@@ -325,13 +314,13 @@ func (in *intake) publish(seg *segment) {
 	}
 	for _, e := range in.held {
 		p.heap.push(e)
-		p.heldBytes += int64(e.it.size) + itemBytes
+		p.heldBytes += e.it.bytes()
 	}
 	if len(in.held) > 0 {
 		p.nextDue.Store(p.heap.top())
 	}
 	next := p.heap.top()
-	work := len(in.held)+in.foreign+in.skipped < len(in.run.base)
+	work = len(in.held)+in.foreign+in.skipped < len(in.run.base)
 	if work {
 		p.push(in.run)
 	}
@@ -339,9 +328,7 @@ func (in *intake) publish(seg *segment) {
 	if len(in.held) > 0 {
 		p.c.waker.wake(next)
 	}
-	if work {
-		p.c.pool.wake(p)
-	}
+	return work
 }
 
 // odd reports whether there is anything to tell of the batch.

@@ -46,7 +46,10 @@ type worker struct {
 	wake chan struct{}
 	at   *partition // guarded by the pool's lock
 
-	headers []kgo.RecordHeader // room for one attempt's, its own goroutine's
+	// Its own goroutine's.
+	headers  []kgo.RecordHeader // room for one attempt's
+	messages []Message          // room for the next
+	room     int                // how much was made of late
 
 	// What the watch saw of it; guarded by the pool's lock.
 	seen  uint64
@@ -276,7 +279,11 @@ func (w *worker) turn(p *partition) {
 	var r *run
 	var it *item
 	var began time.Time
-	for n := 1; p.stage.Load() == live; n++ {
+	n := 1
+	defer func() {
+		w.messages, w.room = nil, n/2 // messages of one partition only are neighbours
+	}()
+	for ; p.stage.Load() == live; n++ {
 		if it == nil {
 			if it = p.take(&r); it == nil {
 				return

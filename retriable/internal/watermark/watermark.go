@@ -38,6 +38,9 @@ type Slot struct {
 // Offset returns the record's offset.
 func (s *Slot) Offset() int64 { return s.offset }
 
+// Place sets the offset, before the segment is tracked.
+func (s *Slot) Place(offset int64) { s.offset = offset }
+
 // State returns the slot's present state.
 func (s *Slot) State() State { return State(s.state.Load()) }
 
@@ -98,17 +101,10 @@ func New[T, E any, I Item[E]](start int64, epoch int32) *Window[T, E, I] {
 	return &Window[T, E, I]{next: start, epoch: epoch, below: epoch}
 }
 
-// NewSegment makes the items of n records that were read together, not yet tracked: give each its offset with Fill, ascending,
+// NewSegment makes the items of n records that were read together, not yet tracked: give each its offset with Place, ascending,
 // and then hand the segment to [Window.Begin].
 func NewSegment[T, E any, I Item[E]](owner T, n int, epoch int32) *Segment[T, E, I] {
 	return &Segment[T, E, I]{Owner: owner, Items: make([]E, n), Epoch: epoch}
-}
-
-// Fill sets the offset of item i.
-func (s *Segment[T, E, I]) Fill(i int, offset int64) I {
-	item := I(&s.Items[i])
-	item.Tracked().offset = offset
-	return item
 }
 
 // Begin tracks a segment, none of whose offsets is below Next, and moves the read position past it.

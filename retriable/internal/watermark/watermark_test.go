@@ -27,7 +27,8 @@ func track(w *window, owner int, offsets ...int64) []*entry {
 	s := newSegment(owner, len(offsets), 0)
 	slots := make([]*entry, len(offsets))
 	for i, o := range offsets {
-		slots[i] = s.Fill(i, o)
+		s.Items[i].Place(o)
+		slots[i] = &s.Items[i]
 	}
 	w.Begin(s)
 	return slots
@@ -83,11 +84,11 @@ func TestEpochIsThatOfTheRecordBelowTheWatermark(t *testing.T) {
 		t.Fatalf("epoch %d, want the start's 3", e)
 	}
 	a := newSegment(1, 2, 4)
-	a.Fill(0, 0)
-	a.Fill(1, 1)
+	a.Items[0].Place(0)
+	a.Items[1].Place(1)
 	w.Begin(a)
 	b := newSegment(2, 1, 7)
-	b.Fill(0, 2)
+	b.Items[0].Place(2)
 	w.Begin(b)
 	for _, c := range []struct {
 		done *entry
@@ -231,7 +232,7 @@ func benchmark(b *testing.B, batch int, done func(s []entry)) {
 	for i := 0; i < b.N; i += batch {
 		s := newSegment(0, batch, 0)
 		for j := range batch {
-			s.Fill(j, offset)
+			s.Items[j].Place(offset)
 			offset++
 		}
 		w.Begin(s)

@@ -70,11 +70,13 @@ func (p *partition) acked(w *write, r *kgo.Record) {
 	p.mu.Lock()
 	_, ours := p.producing[w]
 	delete(p.producing, w)
+	if ours {
+		p.resolve(w.it) // under the lock: a drain that sees no write under way must see its record resolved (I5)
+	}
 	p.mu.Unlock()
 	if !ours {
 		return // given up at the fence: whoever owns the partition now writes it again
 	}
-	p.resolve(w.it)
 	if p.stage.Load() != live {
 		p.signal()
 	}

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"time"
@@ -52,4 +53,9 @@ func (c *Client) derive(opts ...kgo.Opt) (*kgo.Client, error) {
 		return nil, fmt.Errorf("admin: %w", err)
 	}
 	return cl, nil
+}
+
+// details asks for topics. What kgo remembers of them may be of a moment ago, and a topic made anew has another id.
+func (c *Client) details(ctx context.Context, topics ...string) (kadm.TopicDetails, error) {
+	return c.adm.ListTopics(kadm.WithAuthorizedOps(ctx), topics...) // which asks past kgo's memory
 }

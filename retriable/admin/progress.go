@@ -105,7 +105,7 @@ func (c *Client) Sent(ctx context.Context, topic, group string) (map[int32]int64
 
 // progress reads what was sent back. It waits for transactions of replays that have not ended.
 func (c *Client) progress(ctx context.Context, topic, group string, bounds map[int32]Span) (map[int32]*progress, error) {
-	details, err := c.adm.ListTopics(ctx, topic)
+	details, err := c.details(ctx, topic)
 	if err != nil {
 		return nil, fmt.Errorf("admin: asking for %s: %w", topic, err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -56,6 +55,8 @@ type scanner struct {
 	cl *kgo.Client
 	// patience is how long nothing may come before the scan is given up.
 	patience time.Duration
+	// refused, if set, is told of partitions that cannot be read to their end, and the others go on.
+	refused func(topicPartition, error)
 }
 
 const (
@@ -127,8 +128,12 @@ func (s *scanner) scan(ctx context.Context, spans map[topicPartition]Span, take 
 		if fs.IsClientClosed() {
 			return kgo.ErrClientClosed
 		}
-		if err := fetchError(fs, left); err != nil {
-			return err
+		for name, err := range fetchErrors(fs, left) {
+			if s.refused == nil {
+				return err
+			}
+			s.refused(name, err)
+			over(name)
 		}
 		for iter := fs.RecordIter(); !iter.Done(); {
 			r := iter.Next()
@@ -154,44 +159,37 @@ func (s *scanner) scan(ctx context.Context, spans map[topicPartition]Span, take 
 				over(name)
 			}
 		}
-		if time.Since(moved) >= s.patience {
-			return stalled(left)
+		if time.Since(moved) < s.patience {
+			continue
+		}
+		for name, sp := range left {
+			err := fmt.Errorf("admin: reading %v at offset %d, its end is %d: %w", name, sp.From, sp.To, errStalled)
+			if s.refused == nil {
+				return err
+			}
+			s.refused(name, err)
+			over(name)
 		}
 	}
 	return nil
 }
 
-// stalled names the first partition that did not come to its end.
-func stalled(left map[topicPartition]*Span) error {
-	var first topicPartition
-	for name := range left {
-		if first.topic == "" || name.String() < first.String() {
-			first = name
-		}
-	}
-	return fmt.Errorf("admin: reading %v at offset %d, its end is %d: %w", first, left[first].From, left[first].To, errStalled)
-}
-
-// fetchError returns what a partition that is still read cannot be read for.
-func fetchError(fs kgo.Fetches, left map[topicPartition]*Span) error {
+// fetchErrors returns what partitions that are still read cannot be read for.
+func fetchErrors(fs kgo.Fetches, left map[topicPartition]*Span) map[topicPartition]error {
+	var errs map[topicPartition]error
 	for _, e := range fs.Errors() {
 		var lost *kgo.ErrDataLoss
-		sp := left[topicPartition{e.Topic, e.Partition}]
-		switch {
-		case errors.Is(e.Err, context.DeadlineExceeded), errors.As(e.Err, &lost):
-		case e.Topic == "", sp == nil && !slices.Contains(topicsOf(left), e.Topic):
-		case sp == nil:
-			return fmt.Errorf("admin: reading %s: %w", e.Topic, e.Err)
-		default:
-			return fmt.Errorf("admin: reading %s/%d at offset %d: %w", e.Topic, e.Partition, sp.From, e.Err)
+		if errors.Is(e.Err, context.DeadlineExceeded) || errors.As(e.Err, &lost) {
+			continue
+		}
+		for name, sp := range left {
+			if e.Topic == name.topic && (e.Partition == name.partition || e.Partition < 0) {
+				if errs == nil {
+					errs = map[topicPartition]error{}
+				}
+				errs[name] = fmt.Errorf("admin: reading %v at offset %d: %w", name, sp.From, e.Err)
+			}
 		}
 	}
-	return nil
-}
-
-func topicsOf(left map[topicPartition]*Span) (names []string) {
-	for name := range left {
-		names = append(names, name.topic)
-	}
-	return names
+	return errs
 }

@@ -32,7 +32,7 @@ const (
 
 func (c *Client) transactor(ctx context.Context, r *Replay, limit int) (*transactor, error) {
 	t := &transactor{topic: r.From, group: ReplayGroup(r.Group), id: "retriable.replay." + r.Group + "." + r.From}
-	details, err := c.adm.ListTopics(ctx, r.From)
+	details, err := c.details(ctx, r.From)
 	if err != nil {
 		return nil, fmt.Errorf("admin: asking for %s: %w", r.From, err)
 	}
@@ -146,7 +146,7 @@ const defaultRecordLimit = 1048588
 
 // recordLimit returns the bytes of a record that a topic takes, which must be there.
 func (c *Client) recordLimit(ctx context.Context, topic string) (int, error) {
-	details, err := c.adm.ListTopics(ctx, topic)
+	details, err := c.details(ctx, topic)
 	if err == nil {
 		err = details[topic].Err
 	}

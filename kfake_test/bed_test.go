@@ -13,20 +13,20 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
+	"github.com/retriable-kafka/retriable-go/retriable/retriabletest"
 )
 
-// bed is a broker in a bubble.
+// bed is a broker in a bubble, the users' own kit, with what only our stories ask for: records on a partition of their choice, and consumers
+// without any hook or middleware of the kit's.
 type bed struct {
 	*testing.T
-	net     *kfake.VirtualNetwork
+	net     *retriabletest.Kafka
 	cluster *kfake.Cluster
 	cl      *kgo.Client // for producing and looking
 	log     *logs
@@ -35,31 +35,26 @@ type bed struct {
 // topics is name:partitions, as "orders:3".
 func bubble(t *testing.T, topics string, story func(b *bed), opts ...kfake.Opt) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
-		b := &bed{T: t, net: new(kfake.VirtualNetwork), log: &logs{}}
-		opts = append([]kfake.Opt{
-			kfake.Ports(9092), kfake.NumBrokers(1), kfake.ListenFn(b.net.Listen),
-			kfake.GroupMinSessionTimeout(time.Second),
-			kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"}),
-		}, opts...)
-		for topic := range strings.FieldsSeq(topics) {
-			name, n, _ := strings.Cut(topic, ":")
-			partitions, _ := strconv.Atoi(n)
-			opts = append(opts, kfake.SeedTopics(int32(max(partitions, 1)), name))
+	opts = append([]kfake.Opt{kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"})}, opts...)
+	for topic := range strings.FieldsSeq(topics) {
+		name, n, _ := strings.Cut(topic, ":")
+		partitions, _ := strconv.Atoi(n)
+		opts = append(opts, kfake.SeedTopics(int32(max(partitions, 1)), name))
+	}
+	retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
+		b := &bed{T: t, net: k, cluster: k.Cluster, log: &logs{}}
+		k.Members = []retriable.Option{
+			retriable.Kafka(kgo.HeartbeatInterval(200*time.Millisecond), kgo.SessionTimeout(6*time.Second)),
+			retriable.Logger(slog.New(slog.NewTextHandler(io.MultiWriter(b.log, writer{t}), &slog.HandlerOptions{Level: slog.LevelInfo}))),
 		}
-		cluster, err := kfake.NewCluster(opts...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cluster.Close()
-		b.cluster = cluster
+		var err error
 		b.cl, err = kgo.NewClient(append(b.dial(), kgo.SeedBrokers("127.0.0.1:9092"), kgo.RecordPartitioner(byHand{}))...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer b.cl.Close()
 		story(b)
-	})
+	}, opts...)
 }
 
 // byHand places records where their Partition says, or by key if that is -1.
@@ -83,12 +78,7 @@ func (b *bed) dial() []kgo.Opt { return []kgo.Opt{kgo.Dialer(b.net.DialContext)}
 
 // options are what every consumer of the bed needs.
 func (b *bed) options(opts ...retriable.Option) []retriable.Option {
-	return append([]retriable.Option{
-		retriable.Brokers("127.0.0.1:9092"),
-		retriable.Kafka(b.dial()...),
-		retriable.Kafka(kgo.HeartbeatInterval(200*time.Millisecond), kgo.SessionTimeout(6*time.Second)),
-		retriable.Logger(slog.New(slog.NewTextHandler(io.MultiWriter(b.log, writer{b.T}), &slog.HandlerOptions{Level: slog.LevelInfo}))),
-	}, opts...)
+	return append(b.net.Options(), opts...)
 }
 
 // running is a consumer whose Run is under way.
@@ -175,73 +165,11 @@ func seq(n int) []string {
 }
 
 // read returns all records of a topic, by partition and offset.
-func (b *bed) read(topic string) (rs []*kgo.Record) {
-	b.Helper()
-	cl, err := kgo.NewClient(append(b.dial(), kgo.SeedBrokers("127.0.0.1:9092"), kgo.ConsumeTopics(topic), kgo.FetchMaxWait(50*time.Millisecond))...)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer cl.Close()
-	want := 0
-	for p := int32(0); ; p++ {
-		info := b.cluster.PartitionInfo(topic, p)
-		if info == nil {
-			break
-		}
-		want += int(info.HighWatermark - info.LogStartOffset)
-	}
-	for len(rs) < want {
-		fs := cl.PollFetches(b.Context())
-		if err := fs.Err(); err != nil {
-			b.Fatal(err)
-		}
-		rs = append(rs, fs.Records()...)
-	}
-	slices.SortFunc(rs, func(a, b *kgo.Record) int {
-		if a.Partition != b.Partition {
-			return int(a.Partition - b.Partition)
-		}
-		return int(a.Offset - b.Offset)
-	})
-	return rs
-}
+func (b *bed) read(topic string) []*kgo.Record { return b.net.Records(topic) }
 
 // committed returns a partition's committed offset, -1 for none.
 func (b *bed) committed(group, topic string, partition int32) int64 {
-	b.Helper()
-	req := kmsg.NewPtrOffsetFetchRequest()
-	req.Group = group
-	rt := kmsg.NewOffsetFetchRequestTopic()
-	rt.Topic, rt.Partitions = topic, []int32{partition}
-	req.Topics = append(req.Topics, rt)
-	rg := kmsg.NewOffsetFetchRequestGroup()
-	rg.Group = group
-	gt := kmsg.NewOffsetFetchRequestGroupTopic()
-	gt.Topic, gt.Partitions = topic, []int32{partition}
-	rg.Topics = append(rg.Topics, gt)
-	req.Groups = append(req.Groups, rg)
-	cl, err := kgo.NewClient(append(b.dial(), kgo.SeedBrokers("127.0.0.1:9092"), kgo.MetadataMinAge(50*time.Millisecond))...)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer cl.Close()
-	resp, err := req.RequestWith(b.Context(), cl)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				return p.Offset
-			}
-		}
-	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			return p.Offset
-		}
-	}
-	return -1
+	return b.net.Committed(group, topic, partition)
 }
 
 // ledger notes deliveries.

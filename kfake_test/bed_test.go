@@ -109,6 +109,11 @@ func (b *bed) launch(group string, opts ...retriable.Option) *running {
 	if err != nil {
 		b.Fatal(err)
 	}
+	return b.run(c)
+}
+
+// run is launch for a consumer that was made before.
+func (b *bed) run(c *retriable.Consumer) *running {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &running{Consumer: c, b: b, stop: stop, done: make(chan struct{})}
 	go func() {

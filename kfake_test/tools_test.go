@@ -3,6 +3,7 @@ package kfake_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing/synctest"
@@ -179,3 +180,6 @@ func (r *running) ended() bool {
 
 // none is the option of topics whose records must not be given up in a story; what is given up is dropped.
 func none() retriable.TopicOption { return retriable.NoDeadLetters() }
+
+// quiet is a logger that writes nothing.
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -113,6 +113,7 @@ func (w *worker) message(p *partition, it *item) *Message {
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
 	m := w.message(p, it)
+	m.out, m.it = &p.out, it
 	a := attempt{p: p, it: it, m: m}
 	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
 	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}
@@ -166,7 +167,7 @@ func (w *worker) ask(a *attempt) error {
 	if t.timeout > 0 {
 		return callTimed(a, t)
 	}
-	return t.handler.Handle(a.ctx, a.m)
+	return a.p.out.flush(a.ctx, a.it, t.handler.Handle(a.ctx, a.m))
 }
 
 func callTimed(a *attempt, t *topic) error {
@@ -174,7 +175,7 @@ func callTimed(a *attempt, t *topic) error {
 	defer cancel()
 	a.ctx = ctx
 	defer func() { a.timedOut = errors.Is(context.Cause(ctx), ErrTimeout) }()
-	return t.handler.Handle(ctx, a.m)
+	return a.p.out.flush(ctx, a.it, t.handler.Handle(ctx, a.m))
 }
 
 // errFiltered is how call says that the filter rejected the record.
@@ -237,7 +238,7 @@ func (w *worker) handOn(p *partition, it *item) {
 	it.Set(watermark.Queued)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.push(&run{list: []*item{it}, taken: true})
+	p.pushFirst(&run{list: []*item{it}, taken: true})
 }
 
 // frames names the functions of a panic's stack, innermost first, without their arguments, which may be payloads.

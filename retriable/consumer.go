@@ -42,6 +42,7 @@ type Consumer struct {
 	idle          bool                       // there was no topic to consume at the start
 
 	gate       gate
+	pauses     pauses
 	waker      waker
 	renewer    renewer
 	relief     chan struct{} // 1-buffered: something ended at a partition that is at a bound

@@ -80,6 +80,9 @@ func (h *dueHeap) top() int64 {
 	return h.es[0].due
 }
 
+// alarm notes when the first of what waits is due. p.mu is held.
+func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top())) }
+
 // release lets go of what is due: records to their lanes, as far as there is room, and writes to the broker. It returns when the next is.
 func (p *partition) release(now int64) int64 {
 	var due []*item
@@ -105,19 +108,21 @@ func (p *partition) release(now int64) int64 {
 	if len(due) > 0 {
 		p.queue(due)
 	}
+	again := p.releaseInPlace(now)
 	next := p.heap.top()
 	late := next <= now && p.stage.Load() == live
 	if late {
 		next = maxDue // what ends makes room and wakes
 	}
 	p.overdue.Store(late)
+	next = min(next, p.inPlace.top())
 	p.nextDue.Store(next)
 	p.mu.Unlock()
 	if late {
 		p.crowded.Store(true)
 		p.c.relieve()
 	}
-	if len(due) > 0 {
+	if len(due) > 0 || again {
 		p.c.pool.wake(p)
 		if p.crowded.Load() {
 			p.c.relieve()
@@ -167,8 +172,9 @@ func (c *Consumer) delay(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		c.waker.at.Store(maxDue) // whoever adds something from here on kicks
-		next := int64(maxDue)
-		now := time.Now().UnixMilli()
+		began := time.Now()
+		next, bar := int64(maxDue), c.unbar(began)
+		now := began.UnixMilli()
 		for _, p := range c.partitions() {
 			due := p.nextDue.Load()
 			if due <= now {
@@ -179,6 +185,10 @@ func (c *Consumer) delay(ctx context.Context) {
 		wait := time.Hour
 		if next < now+wait.Milliseconds() {
 			wait = time.Until(time.UnixMilli(next))
+		}
+		if bar < maxDue {
+			wait = min(wait, time.Until(time.Unix(0, bar)))
+			next = min(next, bar/int64(time.Millisecond))
 		}
 		timer.Reset(wait)
 		c.waker.at.Store(next)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -51,11 +52,18 @@ type Message struct {
 
 	// LastError is why the attempt before this one failed, at most 1 KiB of it; empty on the first attempt.
 	LastError string
+
+	// Where Produce writes to, and the record it waits for.
+	out *outlet
+	it  *item
 }
 
 // NewMessage makes the message of a first delivery of r, for tests of handlers.
 func NewMessage(r *kgo.Record) *Message {
-	return &Message{Record: r, Attempt: 1, Source: Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset}}
+	return &Message{
+		Record: r, Attempt: 1, Source: Position{Topic: r.Topic, Partition: r.Partition, Offset: r.Offset},
+		out: &outlet{mu: new(sync.Mutex)},
+	}
 }
 
 // Position names one record.

@@ -37,6 +37,7 @@ type partition struct {
 	retry bool // it is of t's retry topic
 
 	stage  atomic.Int32
+	barred atomic.Int32    // why nothing of it is started, 0 mostly
 	ctx    context.Context // of its handlers; ends with a cause
 	cancel context.CancelCauseFunc
 	writes context.Context // of its produces; ends at the fence
@@ -45,9 +46,10 @@ type partition struct {
 	stir   chan struct{} // 1-buffered: something ended while it drains
 
 	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
-	nextDue atomic.Int64 // of the heap's top, in ms; maxDue if it is empty
+	nextDue atomic.Int64 // of the heaps' tops, in ms; maxDue if they are empty
 	paused  atomic.Int32 // why kgo does not fetch it, 0 if it does; changed with the gate held
 	overdue atomic.Bool  // what came due waits in the heap for room
+	out     outlet       // where its messages produce to
 
 	mu         sync.Mutex      // guards the rest; never held over a callback or a network call
 	stash      []*kgo.Record   // read, but beyond a bound: not tracked yet, in log order
@@ -63,7 +65,8 @@ type partition struct {
 	lanes      lanes
 	runs       uint32 // of what came due, so far
 	heap       dueHeap
-	heldBytes  int64 // of the records in the heap
+	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
+	heldBytes  int64   // of the records in the heaps
 	producing  map[*write]struct{}
 	end        int64     // the log's end as last seen
 	committed  int64     // the last accepted commit; -1 for none
@@ -177,6 +180,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 		end:       -1,
 	}
 	p.slot.p = p
+	p.out.p, p.out.mu = p, &p.mu
 	p.slot.index = -1
 	p.nextDue.Store(maxDue)
 	p.ctx, p.cancel = context.WithCancelCause(c.base)
@@ -205,6 +209,14 @@ func (p *partition) push(r *run) {
 	}
 }
 
+// pushFirst adds a run before all others: what a worker gives back goes on where it was. p.mu is held.
+func (p *partition) pushFirst(r *run) {
+	if r.next = p.first; p.first == nil {
+		p.last = r
+	}
+	p.first = r
+}
+
 // claimable returns the first run that may hold unclaimed items, or nil. p.mu is held.
 func (p *partition) claimable() *run {
 	for p.first != nil && p.first.exhausted() {
@@ -222,7 +234,15 @@ func (p *partition) nextRun() *run {
 	return p.claimable()
 }
 
-func (p *partition) hasWork() bool { return p.stage.Load() == live && p.nextRun() != nil }
+func (p *partition) hasWork() bool { return p.barred.Load() == 0 && p.nextRun() != nil }
+
+// Why nothing of a partition is started.
+const (
+	barredEnding = 1 << iota // it is given up
+	barredPaused             // by the user
+	barredByGate             // its topic's gates let nothing start for a while
+	barredByHead             // ByPartition, and the record whose turn it is waits for its blocking retry
+)
 
 // take claims the next item that may start, through r, the run the worker last claimed from.
 func (p *partition) take(r **run) *item {
@@ -241,6 +261,9 @@ func (p *partition) take(r **run) *item {
 		if (*r).taken {
 			if it.start() {
 				return it
+			}
+			if next := it.leave(); next != nil { // called off
+				return next
 			}
 		} else if next := it.claim((*r).list != nil); next != nil {
 			return next
@@ -275,7 +298,7 @@ type load struct {
 // load drops what has ended and counts the rest. p.mu is held.
 func (p *partition) load() load {
 	low, _ := p.window.Advance()
-	l := load{held: p.heap.held, low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
+	l := load{held: p.heap.held + p.inPlace.held, low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
 	kept := p.open[:0]
 	for _, r := range p.open {
 		n, b := r.pending()

@@ -166,6 +166,7 @@ func (c *Consumer) setFull(parts []*partition) {
 const (
 	pausedFull    = 1 << iota // it is at a bound
 	pausedStalled             // it could not be read a moment ago
+	pausedByUser              // Pause
 )
 
 // setPaused adds or takes away a reason; the gate is held.

@@ -121,6 +121,7 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 			parts[p.topicPartition] = p
 		}
 	})
+	c.gate.shut(func() { c.applyPauses(made) })
 	for _, p := range made {
 		c.pool.add(p)
 		a := Assigned{Topic: p.topic, Partition: p.partition, Offset: starts[p.topicPartition].at.Offset}
@@ -175,6 +176,7 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 	c.gate.shut(func() {
 		for _, p := range parts {
 			if p.stage.CompareAndSwap(live, draining) {
+				p.barred.Or(barredEnding)
 				mine = append(mine, p)
 			}
 		}
@@ -271,7 +273,7 @@ func (p *partition) fence(out *outcome) Drained {
 	p.heldBytes = 0
 	d.Dropped += len(p.stash)
 	p.stash = nil
-	p.first, p.last, p.open, p.heap, p.lanes = nil, nil, nil, dueHeap{}, lanes{}
+	p.first, p.last, p.open, p.heap, p.inPlace, p.lanes = nil, nil, nil, dueHeap{}, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
 	return d
 }

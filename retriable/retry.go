@@ -37,6 +37,10 @@ func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
 		c.log.Warn("retriable: a handler panicked", "record", p.name(it), "attempt", a.number,
 			"panic", fmt.Sprintf("%T", a.panicked.Value), "frames", a.panicked.frames())
 	}
+	if due, ok := p.blockingRetry(a, k, after); ok {
+		p.waitInPlace(a, due)
+		return VerdictRetry, nil
+	}
 	if due, ok := p.nextAttempt(a, k, after); ok {
 		p.sendRetry(a, err, due)
 		return VerdictRetry, it.leave()
@@ -97,8 +101,14 @@ func (p *partition) nextAttempt(a *attempt, k kind, after time.Duration) (due ti
 		return due, false // I8: never past MaxAttempts
 	}
 	if k != kindRetryAfter {
-		after = p.c.backoff(t, a.number)
+		after = p.c.backoff(t, t.backoff, a.number)
 	}
+	return p.dueIn(a, after)
+}
+
+// dueIn is when a failed record is due after a wait; false if that is later than MaxElapsed allows.
+func (p *partition) dueIn(a *attempt, after time.Duration) (due time.Time, ok bool) {
+	t := p.t
 	if after > t.maxDelay {
 		p.c.log.Warn("retriable: a wait longer than MaxDelay is cut", "record", p.name(a.it), "wait", after, "max", t.maxDelay)
 		after = t.maxDelay
@@ -116,14 +126,14 @@ func (p *partition) nextAttempt(a *attempt, k kind, after time.Duration) (due ti
 }
 
 // backoff asks the user's function, which may panic or be negative.
-func (c *Consumer) backoff(t *topic, attempt int) (d time.Duration) {
+func (c *Consumer) backoff(t *topic, f BackoffFunc, attempt int) (d time.Duration) {
 	defer func() {
 		if v := recover(); v != nil {
 			d = time.Second
 			c.log.Error("retriable: the Backoff function panicked, waiting 1s", "topic", t.name, "panic", fmt.Sprintf("%T", v))
 		}
 	}()
-	return max(t.backoff(attempt), 0)
+	return max(f(attempt), 0)
 }
 
 // ceilMilli rounds up to whole milliseconds, in which due times are written (I7).
@@ -195,22 +205,28 @@ func (p *partition) reason(a *attempt, permanent bool) string {
 	switch {
 	case permanent:
 		return "permanent failure"
-	case p.t.retry == "":
+	case p.t.retry == "" && a.number == 1:
 		return "no retry topic"
+	case p.t.retry == "":
+		return fmt.Sprintf("all %d attempts failed", a.number)
 	case a.number >= p.t.maxAttempts:
 		return fmt.Sprintf("all %d attempts failed", a.number)
 	}
 	return "its time was over (MaxElapsed)"
 }
 
-// postpone puts the record back in memory for a while, without spending an attempt (Postpone).
-func (p *partition) postpone(a *attempt, d time.Duration) {
-	d = min(d, p.t.maxDelay)
-	it, due := a.it, ceilMilli(time.Now().Add(d)).UnixMilli()
+// remember is the attempt's message as it was, copied out of the fetched batch.
+func (a *attempt) remember() Message {
 	r := *a.rec
 	r.Key, r.Value, r.Headers, r.Timestamp = a.was.key, a.was.value, a.was.headers, a.was.time
 	r.Topic, r.Partition, r.Offset = a.was.topic, a.was.partition, a.was.offset
-	m := Message{Record: cloneRecord(&r), Attempt: a.number, Source: p.name(it), FirstFailure: a.first, LastError: a.last}
+	return Message{Record: cloneRecord(&r), Attempt: a.number, Source: a.p.name(a.it), FirstFailure: a.first, LastError: a.last}
+}
+
+// postpone puts the record back in memory for a while, without spending an attempt (Postpone).
+func (p *partition) postpone(a *attempt, d time.Duration) {
+	d = min(d, p.t.maxDelay)
+	it, due, m := a.it, ceilMilli(time.Now().Add(d)).UnixMilli(), a.remember()
 	p.mu.Lock()
 	it.keep(m, true)
 	it.in, it.ready = inHeap, due
@@ -218,7 +234,7 @@ func (p *partition) postpone(a *attempt, d time.Duration) {
 	if p.stage.Load() == live {
 		p.heap.push(entry{due: due, offset: it.Offset(), it: it})
 		p.heldBytes += it.bytes()
-		p.nextDue.Store(p.heap.top())
+		p.alarm()
 	}
 	p.mu.Unlock()
 	p.c.heldHook(Held{Source: p.name(it), Attempt: a.number, Due: time.UnixMilli(due), Postponed: true})

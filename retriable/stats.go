@@ -142,15 +142,15 @@ func (p *partition) stats() PartitionStats {
 		s.Lag = s.End - s.Committed
 	}
 	if held > 0 {
-		s.NextDue = p.heap.nextHeld()
+		s.NextDue = p.nextHeld()
 	}
 	s.Oldest, _ = p.oldest()
 	return s
 }
 
-// nextHeld returns when the first record, not write, is due.
-func (h *dueHeap) nextHeld() time.Time {
-	first := int64(maxDue)
+// nextHeld returns when the first record, not write, is due. p.mu is held.
+func (p *partition) nextHeld() time.Time {
+	h, first := &p.heap, p.inPlace.top()
 	for i := range h.es {
 		if h.es[i].it != nil {
 			first = min(first, h.es[i].due)

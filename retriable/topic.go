@@ -48,6 +48,11 @@ type topicConfig struct {
 	timeout    setting[time.Duration]
 	filter     setting[func(*kgo.Record) bool]
 	startAt    setting[kgo.Offset]
+	blocking   setting[blockingRetries]
+	atOnce     setting[int]
+	rate       setting[rateLimit]
+	gates      []func() time.Duration
+	middleware []Middleware
 	nilOptions int
 }
 
@@ -120,6 +125,18 @@ func DeadLetterTopic(name string) TopicOption {
 // nor a DeadLetterTopic, or with both.
 func NoDeadLetters() TopicOption {
 	return topicOption(func(t *topicConfig) { t.noDead = set(true) })
+}
+
+// With wraps the topic's handler; the first middleware is the outermost, and all are inside those of [Use]. It adds up; those of
+// [Defaults] are outside the topic's own.
+func With(mw ...Middleware) TopicOption {
+	return topicOption(func(t *topicConfig) { t.middleware = append(t.middleware, mw...) })
+}
+
+// TopicConcurrency bounds how many handlers of the topic and its retry topic run at once in this member, beneath [Concurrency]. There is no
+// default. Set it for a topic whose downstream bears less than the others'.
+func TopicConcurrency(n int) TopicOption {
+	return topicOption(func(t *topicConfig) { t.atOnce = set(n) })
 }
 
 // Order says which records of a topic-partition run in turn.

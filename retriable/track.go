@@ -171,7 +171,13 @@ func (p *partition) cut(offset int64) {
 			p.heldBytes += e.it.bytes()
 		}
 	}
-	p.nextDue.Store(p.heap.top())
+	for _, e := range p.inPlace.es {
+		if !keep(e.it) {
+			e.it.Done() // it leaves its lane when it is due
+		}
+		p.heldBytes += e.it.bytes()
+	}
+	p.alarm()
 }
 
 // accept tracks records of one leader epoch. It reports whether there is work for the workers. As little as can be is done here for each
@@ -317,7 +323,7 @@ func (in *intake) publish(seg *segment) (work bool) {
 		p.heldBytes += e.it.bytes()
 	}
 	if len(in.held) > 0 {
-		p.nextDue.Store(p.heap.top())
+		p.alarm()
 	}
 	next := p.heap.top()
 	work = len(in.held)+in.foreign+in.skipped < len(in.run.base)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"reflect"
 	"regexp"
 	"runtime"
@@ -29,6 +30,10 @@ type topic struct {
 	timeout     time.Duration // 0: none
 	filter      func(*kgo.Record) bool
 	startAt     kgo.Offset
+	blocking    blockingRetries
+	atOnce      int // handlers at once; 0: no bound of its own
+	attached    int // workers at its partitions; guarded by the pool's lock
+	bar         bar
 }
 
 // settings is what New makes of the options.
@@ -110,19 +115,46 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 		timeout:     tc.timeout.or(d.timeout, 0),
 		filter:      tc.filter.or(d.filter, nil),
 		startAt:     tc.startAt.or(d.startAt, kgo.NewOffset().AtStart()),
+		blocking:    tc.blocking.or(d.blocking, blockingRetries{}),
+		atOnce:      tc.atOnce.or(d.atOnce, 0),
 	}
 	c.checkTopic(ck, tc, t)
 	t.dead = c.mergeDeadLetters(ck, tc)
-	if tc.handler != nil && !slices.ContainsFunc(c.middleware, func(m Middleware) bool { return m == nil }) {
-		t.handler = chain(tc.handler, c.middleware)
-		ck.want(t.handler != nil, "%s: a middleware of Use returned nil", tc.label())
-	}
+	t.handler = c.wrapHandler(ck, tc)
+	t.bar.gates = c.mergeGates(ck, tc)
 	if tc.pattern {
 		re, err := regexp.Compile("^(?:" + tc.name + ")$")
 		ck.want(err == nil, "TopicRegexp(%q): %v", tc.name, err)
 		t.re = re
 	}
 	return t
+}
+
+// wrapHandler puts the middleware around a topic's handler: the consumer's, the defaults', its own, the first outermost.
+func (c *config) wrapHandler(ck *checker, tc *topicConfig) Handler {
+	missing := func(m Middleware) bool { return m == nil }
+	own := slices.Concat(c.defaults.middleware, tc.middleware)
+	ck.want(!slices.ContainsFunc(own, missing), "%s: With: a middleware is nil", tc.label())
+	all := slices.Concat(c.middleware, own)
+	if tc.handler == nil || slices.ContainsFunc(all, missing) {
+		return nil
+	}
+	h := chain(tc.handler, all)
+	ck.want(h != nil, "%s: a middleware of Use or With returned nil", tc.label())
+	return h
+}
+
+// mergeGates puts a topic's gates in the order in which they are asked: the limiter last, for it counts what starts.
+func (c *config) mergeGates(ck *checker, tc *topicConfig) []func() time.Duration {
+	gates := slices.Concat(c.defaults.gates, tc.gates)
+	ck.want(!slices.ContainsFunc(gates, func(g func() time.Duration) bool { return g == nil }), "%s: Gate(nil)", tc.label())
+	if !tc.rate.set && !c.defaults.rate.set {
+		return gates
+	}
+	r := tc.rate.or(c.defaults.rate, rateLimit{})
+	ck.want(r.perSecond > 0 && !math.IsInf(r.perSecond, 0), "%s: RateLimit(%v, %d): not a finite number above 0 a second", tc.label(), r.perSecond, r.burst)
+	ck.want(r.burst >= 1, "%s: RateLimit(%v, %d): a burst less than 1", tc.label(), r.perSecond, r.burst)
+	return append(gates, newThrottle(r).wait)
 }
 
 func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
@@ -143,6 +175,11 @@ func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
 	ck.want(t.timeout > 0 || !tc.timeout.set && !c.defaults.timeout.set, "%s: HandlerTimeout(%v): not above 0", name, t.timeout)
 	ck.want(t.filter != nil || !tc.filter.set && !c.defaults.filter.set, "%s: Filter(nil)", name)
 	ck.want(resolvable(t.startAt), "%s: StartAt(%v): neither start, end, an offset, relative to these, nor AfterMilli", name, t.startAt)
+	ck.want(t.atOnce >= 1 || !tc.atOnce.set && !c.defaults.atOnce.set, "%s: TopicConcurrency(%d): less than 1", name, t.atOnce)
+	if tc.blocking.set || c.defaults.blocking.set {
+		ck.want(t.blocking.n >= 1, "%s: BlockingRetries(%d): less than 1", name, t.blocking.n)
+		ck.want(t.blocking.backoff != nil, "%s: BlockingRetries(%d, nil): no backoff", name, t.blocking.n)
+	}
 	ck.want(t.order >= ByKey && t.order <= Unordered, "%s: Ordering(%d): no such order", name, t.order)
 }
 

@@ -38,6 +38,9 @@ func (p *partition) watch(now time.Time) (o Oldest, tell bool) {
 	p.weigh() // lets go of what has ended, also where nothing is read any more
 	low, _ := p.window.Advance()
 	o, ok := p.oldest()
+	if ok && o.Reason == ReasonQueued && p.barred.Load()&barredPaused != 0 {
+		ok = false // it waits for Resume, which is no fault
+	}
 	if s := &p.still; !ok || s.since.IsZero() || s.at != low {
 		*s = stillness{at: low, since: now}
 		if ok && o.Since.After(s.since) {

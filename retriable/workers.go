@@ -50,6 +50,9 @@ type worker struct {
 	headers  []kgo.RecordHeader // room for one attempt's
 	messages []Message          // room for the next
 	room     int                // how much was made of late
+	refused  bool               // it was let start nothing
+
+	before uint64 // its partition's turn before this one; guarded by the pool's lock
 
 	// What the watch saw of it; guarded by the pool's lock.
 	seen  uint64
@@ -147,6 +150,18 @@ func (pl *pool) wake(p *partition) {
 	pl.wakeOne()
 }
 
+// wakeTopic tells the pool that the partitions of a topic may have work again, all at once, so that their turns decide.
+func (pl *pool) wakeTopic(t *topic) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	for p := range pl.parts {
+		if p.t == t {
+			pl.update(p)
+		}
+	}
+	pl.wakeOne()
+}
+
 // update puts p where it belongs: among those that a free worker may go to, or not. The lock is held.
 func (pl *pool) update(p *partition) {
 	want := pl.eligible(p) && p.hasWork()
@@ -173,7 +188,7 @@ func (pl *pool) eligible(p *partition) bool {
 	if p.t.order == ByPartition {
 		limit = 1
 	}
-	if p.slot.attached >= limit {
+	if p.slot.attached >= limit || p.t.atOnce > 0 && p.t.attached >= p.t.atOnce {
 		return false
 	}
 	_, stuck := pl.stuck[p]
@@ -211,9 +226,11 @@ func (pl *pool) next(w *worker) *partition {
 			p := pl.ready[0].p
 			pl.turns++
 			p.slot.attached++
-			p.slot.turn = pl.turns
+			w.before, p.slot.turn = p.slot.turn, pl.turns
+			p.t.attached++
 			w.at, w.since = p, time.Time{}
 			pl.update(p)
+			pl.updateTopic(p.t)
 			pl.wakeOne()
 			return p
 		}
@@ -231,6 +248,11 @@ func (pl *pool) detach(w *worker) {
 	}
 	w.at = nil
 	p.slot.attached--
+	if w.refused { // it was no turn
+		w.refused, p.slot.turn = false, w.before
+	}
+	p.t.attached--
+	pl.updateTopic(p.t)
 	if _, ok := pl.stuck[p]; ok {
 		for q := range pl.stuck {
 			pl.update(q)
@@ -239,6 +261,18 @@ func (pl *pool) detach(w *worker) {
 	pl.update(p)
 	if p.stage.Load() != live {
 		p.signal()
+	}
+}
+
+// updateTopic is for a topic with a bound of its own (TopicConcurrency), which concerns all its partitions. The lock is held.
+func (pl *pool) updateTopic(t *topic) {
+	if t.atOnce == 0 {
+		return
+	}
+	for p := range pl.parts {
+		if p.t == t {
+			pl.update(p)
+		}
 	}
 }
 
@@ -283,17 +317,22 @@ func (w *worker) turn(p *partition) {
 	defer func() {
 		w.messages, w.room = nil, n/2 // messages of one partition only are neighbours
 	}()
-	for ; p.stage.Load() == live; n++ {
+	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
+	for ; p.barred.Load() == 0; n++ {
 		if it == nil {
 			if it = p.take(&r); it == nil {
 				return
 			}
 		}
+		if gated && !p.admits() {
+			break
+		}
 		it = w.handle(p, it)
-		if w.pool.contended.Load() && timeUp(n, &began) {
+		if (bound || w.pool.contended.Load()) && timeUp(n, &began) {
 			break
 		}
 	}
+	w.refused = n == 1
 	if it != nil {
 		w.handOn(p, it)
 	}

@@ -143,7 +143,7 @@ func (p *partition) later(w *write, wait time.Duration) {
 	p.mu.Lock()
 	if _, ours := p.producing[w]; ours {
 		p.heap.push(entry{due: due, offset: w.it.Offset(), w: w})
-		p.nextDue.Store(p.heap.top())
+		p.alarm()
 	}
 	p.mu.Unlock()
 	p.c.waker.wake(due)

@@ -81,8 +81,8 @@ func never(int) bool            { return false }
 func firstOnly(call int) bool   { return call == 1 }
 func firstMostly(call int) bool { return call == 1 && rand.N(10) < 7 }
 
-// numbered is n messages, {"id": 0} and so on.
-func numbered(n int) (ms []interop.Message) {
+// withIDs are n messages, {"id": 0} and so on.
+func withIDs(n int) (ms []interop.Message) {
 	for id := range n {
 		ms = append(ms, interop.Message{Body: map[string]any{"id": id}})
 	}
@@ -103,7 +103,7 @@ func TestPythonScenarioManyMessages(t *testing.T) {
 	base, retry, dead, group, a := b.topic("base", 1), b.topic("retry", 1), b.topic("dead", 1), b.name("group"), newTried()
 	c := b.start(group, retriable.Concurrency(4), retriable.Topic(base, a.handler(t, upTo50ms, firstMostly), retriable.RetryTopic(retry),
 		retriable.DeadLetterTopic(dead), retriable.MaxAttempts(4), retriable.Backoff(retriable.Constant(500*time.Millisecond))))
-	b.send(interop.Sending{Topics: []string{base}}, numbered(30)...)
+	b.send(interop.Sending{Topics: []string{base}}, withIDs(30)...)
 	b.await("all have succeeded", 30*time.Second, func() bool { _, done := a.count(); return done == 30 })
 	c.clean()
 	a.want(t, 30, 1)
@@ -115,7 +115,7 @@ func TestPythonScenarioManyMessages(t *testing.T) {
 func TestPythonScenarioMultipleTopics(t *testing.T) {
 	b := beside(t, time.Minute)
 	one, two, group, a := b.topic("one", 1), b.topic("two", 1), b.name("group"), newTried()
-	b.send(interop.Sending{Topics: []string{one, two}}, numbered(3)...)
+	b.send(interop.Sending{Topics: []string{one, two}}, withIDs(3)...)
 	h := a.handler(t, atOnce, never)
 	c := b.start(group, retriable.CommitInterval(100*time.Millisecond), retriable.Defaults(retriable.NoDeadLetters()), retriable.Topic(one, h), retriable.Topic(two, h))
 	for _, topic := range []string{one, two} {
@@ -137,7 +137,7 @@ func TestPythonScenarioRebalance(t *testing.T) {
 			a.handler(t, func() time.Duration { return 200 * time.Millisecond }, never), retriable.NoDeadLetters()))
 	}
 	first := join()
-	b.send(interop.Sending{Topics: []string{base}}, numbered(50)...)
+	b.send(interop.Sending{Topics: []string{base}}, withIDs(50)...)
 	b.await("five are called", 20*time.Second, func() bool { called, _ := a.count(); return called >= 5 })
 	second := join()
 	b.await("all have succeeded", 30*time.Second, func() bool { _, done := a.count(); return done == 50 })
@@ -161,7 +161,7 @@ func TestPythonScenarioReconnection(t *testing.T) {
 			a.handler(t, func() time.Duration { return takes }, never), retriable.NoDeadLetters()))
 	}
 	first := join(300 * time.Millisecond)
-	b.send(interop.Sending{Topics: []string{base}}, numbered(10)...)
+	b.send(interop.Sending{Topics: []string{base}}, withIDs(10)...)
 	b.await("one has succeeded", 20*time.Second, func() bool { _, done := a.count(); return done >= 1 })
 	first.clean()
 	if _, done := a.count(); done == 0 || done == 10 {
@@ -181,7 +181,7 @@ func TestPythonScenarioRetryOfAPattern(t *testing.T) {
 	pattern := "[" + base[:1] + "]" + strings.ReplaceAll(base[1:], ".", `\.`)
 	c := b.start(group, retriable.TopicRegexp(pattern, a.handler(t, atOnce, firstOnly), retriable.RetryTopic(retry), retriable.NoDeadLetters(),
 		retriable.MaxAttempts(4), retriable.Backoff(retriable.Constant(time.Second))))
-	b.send(interop.Sending{Topics: []string{base}}, numbered(1)...)
+	b.send(interop.Sending{Topics: []string{base}}, withIDs(1)...)
 	b.await("it has succeeded", 15*time.Second, func() bool { _, done := a.of(0); return done == 1 })
 	c.clean()
 	calls, _ := a.of(0)
@@ -220,7 +220,7 @@ func TestPythonScenarioHeaderFilter(t *testing.T) {
 			name, _ := header(r, "repository_name")
 			return strings.Contains(name, "helm-charts")
 		})))
-	sent := numbered(4)
+	sent := withIDs(4)
 	for id, name := range []string{"helm-charts", "other-repo", "my/helm-charts/repo"} {
 		sent[id].Headers = map[string][]byte{"repository_name": []byte(name)}
 	}

@@ -68,7 +68,7 @@ def handle(message, place):
         fails = fails if int(key) % settings["fail_every"] == 0 else 0
     ok = n > fails
     seen = message
-    if isinstance(message, dict) and "blob" in message:
+    if isinstance(message, dict) and "blob" in message and not settings["whole"]:
         blob = message["blob"].encode()
         seen = {**message, "blob": f"{len(blob)} {hashlib.sha256(blob).hexdigest()}"}
     tell("done", id=key, n=n, ok=ok, message=json.dumps(seen), **place)

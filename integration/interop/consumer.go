@@ -32,6 +32,7 @@ type Consuming struct {
 
 	Sleep     float64 `json:"sleep"`      // seconds that the handler takes
 	Fail      int     `json:"fail"`       // so many calls of each message fail, counted by this process
+	Whole     bool    `json:"whole"`      // tell of blobs as they are, not by length and checksum
 	FailEvery int     `json:"fail_every"` // only for ids divisible by it
 }
 

@@ -3,6 +3,7 @@ package retriable
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -27,6 +28,8 @@ type snapshot struct {
 	at   kgo.EpochOffset
 	text string // the map, for the commit's metadata
 	cut  bool   // not all of it fits
+	last bool   // the partition is given up with it
+	mark bool   // it tells no more than the last accepted one, but for marks
 }
 
 // maxCommitBytes bounds the metadata of one request: brokers refuse larger ones as a whole, for ever.
@@ -69,17 +72,31 @@ func (c *Consumer) commitNow(ctx context.Context, parts []*partition, last bool)
 func (c *Consumer) lastCommit(parts []*partition, left time.Duration) error {
 	ctx, cancel := context.WithTimeout(c.base, max(left, 0)+c.set.commitTimeout())
 	defer cancel()
+	began := time.Now()
 	for {
 		err := c.commitNow(ctx, parts, true)
-		if err == nil || !again(err) {
-			return err
+		serious := withoutMarks(err)
+		if err == nil || !again(err) || serious == nil && time.Since(began) >= c.set.commitTimeout() {
+			return serious
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return serious
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
+}
+
+// withoutMarks is the error without the refusals of commits that told nothing new but the clean mark: nothing is delivered again for want of it.
+func withoutMarks(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	return errors.Join(slices.DeleteFunc(slices.Clone(joined.Unwrap()), func(err error) bool {
+		e, ok := err.(*CommitError) //nolint:errorlint // the same
+		return ok && e.mark
+	})...)
 }
 
 // again reports whether the same commit may be accepted a little later.
@@ -124,7 +141,7 @@ func (c *Consumer) commitAll(ctx context.Context, snaps []snapshot) (errs []erro
 			continue
 		}
 		if err != nil {
-			err = &CommitError{Topic: snaps[i].p.topic, Partition: snaps[i].p.partition, Offset: snaps[i].at.Offset, Err: err}
+			err = &CommitError{Topic: snaps[i].p.topic, Partition: snaps[i].p.partition, Offset: snaps[i].at.Offset, Err: err, mark: snaps[i].mark}
 			errs = append(errs, err)
 		}
 		snaps[i].p.answered(snaps[i], err, time.Since(began))
@@ -216,8 +233,13 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 	if offset < 0 || offset < p.committed {
 		return snapshot{}, false
 	}
-	s := snapshot{p: p, at: kgo.EpochOffset{Offset: offset, Epoch: epoch}}
-	s.text, s.cut = p.encodeMap(offset, int(p.c.mapLimit.Load()))
+	s := snapshot{p: p, at: kgo.EpochOffset{Offset: offset, Epoch: epoch}, last: last}
+	limit := int(p.c.mapLimit.Load())
+	if last {
+		text, _ := p.encodeMap(offset, limit, false)
+		s.mark = offset <= p.committed && text == p.text
+	}
+	s.text, s.cut = p.encodeMap(offset, limit, last)
 	return s, offset > p.committed || s.text != p.text
 }
 

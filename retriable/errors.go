@@ -73,6 +73,7 @@ type CommitError struct {
 	Partition int32
 	Offset    int64 // what was to be committed
 	Err       error // the broker's answer
+	mark      bool  // all but its clean mark had been committed before
 }
 
 // Error implements error.

@@ -24,9 +24,10 @@ func (p *partition) readMap(f fetchedOffset) {
 	p.unread = nil
 	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
 	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
-		return
+		m = watermark.Map{Clean: true} // nothing is known
 	}
 	p.claims, p.claimEpoch = m.Done, m.Epoch
+	p.takeOver(m, f.offset)
 }
 
 // foldID makes a number of a topic's id, 0 of none.
@@ -38,12 +39,17 @@ func foldID(id [16]byte) uint32 {
 }
 
 // encodeMap tells which offsets above base are finished: of what was read, and of what the map that was there before says of the rest.
-// p.mu is held.
-func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
+// And whether the partition is given up in order with it, or what is to be known should the process end. p.mu is held.
+func (p *partition) encodeMap(base int64, limit int, last bool) (text string, cut bool) {
 	if p.claimEpoch >= 0 && p.window.Epoch() > p.claimEpoch {
 		p.claims = nil // what was read is newer than the map knows, and so is all above
 	}
 	m := watermark.Map{Topic: p.topicID, Epoch: p.window.Epoch(), Done: above(p.window.Done(), base)}
+	if last {
+		m.Clean = p.c.set.maxCrashes > 0
+	} else {
+		m.Notes = p.notes(base)
+	}
 	for _, r := range p.claims {
 		r.From = max(r.From, p.window.Next())
 		if r.From >= r.To {
@@ -56,7 +62,7 @@ func (p *partition) encodeMap(base int64, limit int) (text string, cut bool) {
 		}
 		m.Done = append(m.Done, r)
 	}
-	if len(m.Done) == 0 {
+	if len(m.Done) == 0 && !m.Clean && m.Notes == nil {
 		p.fill = 0
 		return "", false
 	}
@@ -125,7 +131,7 @@ func (c *Consumer) shorten(s snapshot) snapshot {
 	}
 	s.p.mu.Lock()
 	defer s.p.mu.Unlock()
-	if s.text, s.cut = s.p.encodeMap(s.at.Offset, limit); len(s.text) > limit {
+	if s.text, s.cut = s.p.encodeMap(s.at.Offset, limit, s.last); len(s.text) > limit {
 		s.text = ""
 	}
 	return s

@@ -41,6 +41,7 @@ type config struct {
 	drainTimeout    time.Duration
 	commitInterval  time.Duration
 	stuckAfter      time.Duration
+	maxCrashes      int
 	create          *createTopics
 	middleware      []Middleware
 	hooks           []Hook
@@ -63,6 +64,7 @@ func defaultConfig(group string) *config {
 		drainTimeout:    30 * time.Second,
 		commitInterval:  time.Second,
 		stuckAfter:      time.Minute,
+		maxCrashes:      3,
 	}
 }
 
@@ -141,6 +143,18 @@ func CommitInterval(d time.Duration) Option {
 // StuckAfter is how long a watermark may stand still, with records waiting, before HookStuck, the log and Health say so, and after
 // which a running handler counts as stuck. The default is 1 min.
 func StuckAfter(d time.Duration) Option { return option(func(c *config) { c.stuckAfter = d }) }
+
+// MaxCrashes bounds how often a record may end its process (memory, os.Exit, a fault in C code) before it is dead-lettered, or dropped where
+// there are no dead letters, with a [CrashError]. The default is 3; 0 turns it off. What counts is a partition that is taken over
+// again and again, without its owner before having given it up in order, and without its committed offset having moved. From the second such
+// takeover on all partitions that were not given up in order run one record at a time, and each is noted by a commit before; the one that is
+// noted when the count is full is the cause. So with less than 3 it still takes a second takeover. Before that it costs one commit with an assignment, and
+// nothing for a record.
+//
+// It cannot tell a record that ends its process from one that was running whenever something else did: three kills during one slow
+// record, each within StuckAfter of its start, are taken for it. And it does not find what ends the process before a handler is called,
+// as the decoding of a batch.
+func MaxCrashes(n int) Option { return option(func(c *config) { c.maxCrashes = n }) }
 
 // CreateTopics has Run create the retry and dead-letter topics that are missing, with so many partitions and replicas
 // (-1: the broker's default). Retry topics keep records a week longer than the longest wait, dead-letter topics for ever,

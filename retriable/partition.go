@@ -49,6 +49,7 @@ type partition struct {
 	nextDue atomic.Int64 // of the heaps' tops, in ms; maxDue if they are empty
 	paused  atomic.Int32 // why kgo does not fetch it, 0 if it does; changed with the gate held
 	overdue atomic.Bool  // what came due waits in the heap for room
+	careful atomic.Bool  // one record at a time (see crash.go); changed with the pool's lock held
 	out     outlet       // where its messages produce to
 
 	mu         sync.Mutex      // guards the rest; never held over a callback or a network call
@@ -68,11 +69,12 @@ type partition struct {
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
 	heldBytes  int64   // of the records in the heaps
 	producing  map[*write]struct{}
-	end        int64     // the log's end as last seen
-	committed  int64     // the last accepted commit; -1 for none
-	text       string    // the map that came with it
-	fill       float64   // of what its metadata can hold
-	cutting    bool      // the last accepted map was cut
+	end        int64   // the log's end as last seen
+	committed  int64   // the last accepted commit; -1 for none
+	text       string  // the map that came with it
+	fill       float64 // of what its metadata can hold
+	cutting    bool    // the last accepted map was cut
+	crash      crashes
 	blocked    error     // why it cannot be fetched on, nil mostly
 	stalls     int       // fetch errors in a row
 	stalled    time.Time // until when it is not fetched because of them
@@ -178,6 +180,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 		producing: map[*write]struct{}{},
 		committed: -1,
 		end:       -1,
+		crash:     newCrashes(start.Offset),
 	}
 	p.slot.p = p
 	p.out.p, p.out.mu = p, &p.mu

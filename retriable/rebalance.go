@@ -95,11 +95,11 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 }
 
 // onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the
-// place is resolved and committed now, so that a restart begins there too.
+// place is resolved and committed now, so that a restart begins there too; and with all, that they are taken over (see crash.go).
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	c.fetchAgain(ctx, offsets)
 	starts := c.resolveStarts(ctx, offsets)
-	var made, resolved []*partition
+	var made, told []*partition
 	for name, s := range starts {
 		t, retry := c.route(name.topic)
 		if t == nil {
@@ -110,8 +110,9 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 		if s.committed {
 			p.committed = s.at.Offset
 			p.readMap(c.fetched[name])
-		} else if s.err == nil {
-			resolved = append(resolved, p)
+		}
+		if c.set.maxCrashes > 0 || !s.committed && s.err == nil {
+			told = append(told, p)
 		}
 		made = append(made, p)
 		offsets[name.topic][name.partition] = s.from
@@ -127,8 +128,9 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 		a := Assigned{Topic: p.topic, Partition: p.partition, Offset: starts[p.topicPartition].at.Offset}
 		call(c, c.hook.assigned, func(h HookAssigned) { h.OnAssigned(a) })
 	}
-	if len(resolved) > 0 {
-		if err := c.commitNow(ctx, resolved, false); err != nil {
+	c.takeCare()
+	if len(told) > 0 {
+		if err := c.commitNow(ctx, told, false); err != nil {
 			c.log.Debug("retriable: where to start is not committed yet; it will be with the next commit", "error", err)
 		}
 	}

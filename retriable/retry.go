@@ -202,7 +202,10 @@ func (p *partition) deadLetter(a *attempt, err error, permanent bool) {
 
 // reason is why a record is dead-lettered, in the words of Kafka's own header.
 func (p *partition) reason(a *attempt, permanent bool) string {
+	crashed, _ := a.cause.(*CrashError) //nolint:errorlint // our own, from condemn
 	switch {
+	case crashed != nil:
+		return crashed.Error()
 	case permanent:
 		return "permanent failure"
 	case p.t.retry == "" && a.number == 1:

@@ -45,6 +45,7 @@ type PartitionStats struct {
 
 	MapFill float64   // share used, by the last commit, of what its metadata can hold
 	Paused  bool      // it is not fetched
+	Careful bool      // one record of it at a time runs, for one may have ended the process (see MaxCrashes)
 	NextDue time.Time // of what is held; zero if nothing is
 	Oldest  Oldest    // the record at the watermark
 }
@@ -136,6 +137,7 @@ func (p *partition) stats() PartitionStats {
 		Held:    held,
 		MapFill: p.fill,
 		Paused:  p.paused.Load() != 0,
+		Careful: p.careful.Load(),
 	}
 	s.Lag = s.End - s.Watermark
 	if s.Committed >= 0 {

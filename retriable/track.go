@@ -29,7 +29,8 @@ type intake struct {
 func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full bool) {
 	p.mu.Lock()
 	p.end = max(p.end, end)
-	if p.unread != nil && p.end >= 0 {
+	late := p.unread != nil && p.end >= 0
+	if late {
 		p.readMap(*p.unread)
 	}
 	if len(recs) > 0 {
@@ -41,6 +42,9 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 		}
 	}
 	p.mu.Unlock()
+	if late {
+		p.c.takeCare()
+	}
 	return p.admit(now)
 }
 

@@ -90,6 +90,7 @@ func (c *config) checkConsumer(ck *checker) {
 	ck.want(c.drainTimeout <= 0 || c.drainTimeout >= time.Second, "DrainTimeout(%v): less than 1s", c.drainTimeout)
 	ck.want(c.commitInterval > 0, "CommitInterval(%v): not above 0", c.commitInterval)
 	ck.want(c.stuckAfter > 0, "StuckAfter(%v): not above 0", c.stuckAfter)
+	ck.want(c.maxCrashes >= 0, "MaxCrashes(%d): less than 0", c.maxCrashes)
 	if c.create != nil {
 		ck.want(c.create.partitions >= 1, "CreateTopics(%d, %d): less than 1 partition", c.create.partitions, c.create.replicas)
 		ck.want(c.create.replicas >= 1 || c.create.replicas == -1, "CreateTopics(%d, %d): replicas neither -1 nor above 0", c.create.partitions, c.create.replicas)

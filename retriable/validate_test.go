@@ -97,6 +97,7 @@ func TestEachWrongOptionIsReportedByNameAndValue(t *testing.T) {
 		{"MaxWindow(0)", retriable.MaxWindow(0)},
 		{"CommitInterval(0s)", retriable.CommitInterval(0)},
 		{"StuckAfter(-1s)", retriable.StuckAfter(-time.Second)},
+		{"MaxCrashes(-1)", retriable.MaxCrashes(-1)},
 		{"CreateTopics(0, 3)", retriable.CreateTopics(0, 3)},
 		{"CreateTopics(3, 0)", retriable.CreateTopics(3, 0)},
 		{"CreateTopics(3, -2)", retriable.CreateTopics(3, -2)},

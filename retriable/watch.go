@@ -22,6 +22,7 @@ func (c *Consumer) watch(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			c.pool.sample(now, c.set.stuckAfter, func(w *worker) uint64 { return c.counts(w).ended() })
+			c.watchCare(now)
 			for _, p := range c.partitions() {
 				if o, told := p.watch(now); told {
 					c.tellStuck(p, o)

@@ -24,7 +24,9 @@ type pool struct {
 	turns  uint64
 	stuck  map[*partition]struct{} // that have a handler which runs for longer than StuckAfter
 	closed bool
-	ended  chan struct{} // 1-buffered: a goroutine ended
+	// cautious says that partitions are careful.
+	cautious bool
+	ended    chan struct{} // 1-buffered: a goroutine ended
 
 	contended atomic.Bool // ready is not empty
 	free      []*worker   // workers whose goroutine ended, with their numbers
@@ -173,7 +175,19 @@ func (pl *pool) update(p *partition) {
 	case s.index >= 0:
 		heap.Remove(&pl.ready, s.index)
 	}
-	pl.contended.Store(len(pl.ready) > 0)
+	pl.contended.Store(len(pl.ready) > 0 || pl.cautious)
+}
+
+// updateBeside is update for a change of the workers at p: of careful partitions it concerns all. The lock is held.
+func (pl *pool) updateBeside(p *partition) {
+	if p.careful.Load() {
+		for q := range pl.parts {
+			if q.careful.Load() {
+				pl.update(q)
+			}
+		}
+	}
+	pl.update(p)
 }
 
 // eligible is I11: no partition of several has more than three quarters of the workers, nor have all stuck ones together.
@@ -188,7 +202,7 @@ func (pl *pool) eligible(p *partition) bool {
 	if p.t.order == ByPartition {
 		limit = 1
 	}
-	if p.slot.attached >= limit || p.t.atOnce > 0 && p.t.attached >= p.t.atOnce {
+	if p.slot.attached >= limit || p.t.atOnce > 0 && p.t.attached >= p.t.atOnce || p.careful.Load() && pl.atCareful() > 0 {
 		return false
 	}
 	_, stuck := pl.stuck[p]
@@ -201,6 +215,30 @@ func (pl *pool) atStuck() (n int) {
 		n += p.slot.attached
 	}
 	return n
+}
+
+// atCareful returns how many workers are at partitions of which one record at a time is to run.
+func (pl *pool) atCareful() (n int) {
+	for p := range pl.parts {
+		if p.careful.Load() {
+			n += p.slot.attached
+		}
+	}
+	return n
+}
+
+// setCareful has one record at a time run of all careful partitions together, or ends that. Turns that are under way end soon.
+func (pl *pool) setCareful(parts []*partition, on bool) {
+	pl.mu.Lock()
+	defer pl.mu.Unlock()
+	for _, p := range parts {
+		p.careful.Store(on)
+	}
+	pl.cautious = false
+	for p := range pl.parts {
+		pl.cautious = pl.cautious || p.careful.Load()
+	}
+	pl.updateAll()
 }
 
 // wakeOne wakes an idle worker if there is work for it; it wakes the next. The lock is held.
@@ -229,7 +267,7 @@ func (pl *pool) next(w *worker) *partition {
 			w.before, p.slot.turn = p.slot.turn, pl.turns
 			p.t.attached++
 			w.at, w.since = p, time.Time{}
-			pl.update(p)
+			pl.updateBeside(p)
 			pl.updateTopic(p.t)
 			pl.wakeOne()
 			return p
@@ -258,7 +296,7 @@ func (pl *pool) detach(w *worker) {
 			pl.update(q)
 		}
 	}
-	pl.update(p)
+	pl.updateBeside(p)
 	if p.stage.Load() != live {
 		p.signal()
 	}
@@ -310,6 +348,10 @@ func (w *worker) run() {
 
 // turn handles records of p.
 func (w *worker) turn(p *partition) {
+	if p.careful.Load() {
+		w.carefulTurn(p)
+		return
+	}
 	var r *run
 	var it *item
 	var began time.Time

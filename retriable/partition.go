@@ -48,6 +48,7 @@ type partition struct {
 	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
 	nextDue atomic.Int64 // of the heaps' tops, in ms; maxDue if they are empty
 	paused  atomic.Int32 // why kgo does not fetch it, 0 if it does; changed with the gate held
+	why     bounds       // for which it was paused; the gate's
 	overdue atomic.Bool  // what came due waits in the heap for room
 	careful atomic.Bool  // one record at a time (see crash.go); changed with the pool's lock held
 	out     outlet       // where its messages produce to

@@ -85,11 +85,32 @@ func (c *Consumer) full(p *partition, l load) bool {
 	return p.waiting() > 0 || c.room(l) == 0 || c.bytes.Load() >= c.set.maxPendingBytes && l.bytes > c.fairShare()
 }
 
-// relaxed reports whether a paused partition is at half of every bound.
-func (c *Consumer) relaxed(l load) bool {
-	s := c.set
-	return l.pending <= s.maxPending/2 && l.held <= s.maxHeld/2 && l.span <= s.maxWindow/2 && c.mapFits(l, 0, l.low+l.span, 2) &&
-		(c.bytes.Load() <= s.maxPendingBytes/2 || l.bytes <= c.fairShare()/2)
+// bounds says which are meant: where none is known, all.
+type bounds struct{ pending, held, window, mapped, bytes bool }
+
+// reached says at which bounds a partition is.
+func (c *Consumer) reached(l load) bounds {
+	return bounds{
+		pending: l.pending >= c.set.maxPending,
+		held:    l.held >= c.set.maxHeld,
+		window:  l.span >= c.set.maxWindow,
+		mapped:  !c.mapFits(l, 1, l.low+l.span+1, 1),
+		bytes:   c.bytes.Load() >= c.set.maxPendingBytes && l.bytes > c.fairShare(),
+	}
+}
+
+// relaxed reports whether a paused partition is at half of the bounds for which it was paused, and below the others.
+func (c *Consumer) relaxed(l load, why bounds) bool {
+	now, s := c.reached(l), c.set
+	if now != (bounds{}) {
+		return false
+	}
+	all := why == bounds{}
+	return (!all && !why.pending || l.pending <= s.maxPending/2) &&
+		(!all && !why.held || l.held <= s.maxHeld/2) &&
+		(!all && !why.window || l.span <= s.maxWindow/2) &&
+		(!all && !why.mapped || c.mapFits(l, 0, l.low+l.span, 2)) &&
+		(!all && !why.bytes || c.bytes.Load() <= s.maxPendingBytes/2 || l.bytes <= c.fairShare()/2)
 }
 
 func (c *Consumer) fairShare() int64 {
@@ -155,6 +176,7 @@ func (c *Consumer) pause(parts []*partition) {
 func (c *Consumer) setFull(parts []*partition) {
 	for _, p := range parts {
 		p.crowded.Store(true)
+		p.why = c.reached(p.look())
 	}
 	c.setPaused(parts, pausedFull, true)
 	if len(parts) > 0 {
@@ -240,7 +262,7 @@ func (c *Consumer) relax() {
 				return true
 			}
 			p.admit(time.Now())
-			if !c.relaxed(p.look()) || p.waiting() > 0 {
+			if !c.relaxed(p.look(), p.why) || p.waiting() > 0 {
 				return true
 			}
 			p.crowded.Store(p.overdue.Load())

@@ -680,7 +680,7 @@ func TestARetryPartitionAtMaxHeldComesBackFreshAndIsRead(t *testing.T) {
 					return errors.New("not yet")
 				}
 				return nil
-			}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.Backoff(retriable.Constant(5*time.Minute))))
+			}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.Backoff(retriable.Constant(time.Minute))))
 		}
 		ma := join("a")
 		defer ma.end()
@@ -698,12 +698,12 @@ func TestARetryPartitionAtMaxHeldComesBackFreshAndIsRead(t *testing.T) {
 		b.eventually(time.Minute, "a's retry partitions are paused", func() bool { return paused(ma) == 4 })
 		mb := join("b")
 		defer mb.end()
-		time.Sleep(time.Minute)
+		time.Sleep(15 * time.Second)
 		if paused(mb) == 0 || paused(ma)+paused(mb) != 4 {
 			b.Errorf("paused retry partitions: %d of a, %d of b", paused(ma), paused(mb))
 		}
 		mb.clean()
-		time.Sleep(time.Minute)
+		time.Sleep(15 * time.Second)
 		wantEqual(b.T, "a's paused retry partitions", paused(ma), 4)
 		time.Sleep(10 * time.Minute)
 		second := d.of(func(v visit) bool { return v.attempt == 2 })

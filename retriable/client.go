@@ -66,8 +66,8 @@ func (c *Consumer) subscription() []kgo.Opt {
 		} else {
 			names = append(names, literal(t.name))
 		}
-		if t.retry != "" {
-			names = append(names, literal(t.retry))
+		for _, name := range t.retries() {
+			names = append(names, literal(name))
 		}
 		if t.dead != "" {
 			dead = append(dead, literal(t.dead))

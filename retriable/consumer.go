@@ -107,8 +107,8 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		if t.re == nil {
 			c.names[t.name] = t
 		}
-		if t.retry != "" {
-			c.retries[t.retry] = t
+		for _, name := range t.retries() {
+			c.retries[name] = t
 		}
 	}
 	return c, nil

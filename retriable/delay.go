@@ -2,6 +2,7 @@ package retriable
 
 import (
 	"context"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +14,8 @@ import (
 
 // entry is one that waits; it or w is set.
 type entry struct {
-	due    int64 // ms
+	due    int64 // ms; of a record in a tier when its stay is over
+	final  int64 // when such a record is due, if that is later
 	offset int64
 	it     *item
 	w      *write
@@ -50,19 +52,7 @@ func (h *dueHeap) pop() entry {
 	h.es[0] = h.es[n]
 	h.es[n] = entry{}
 	h.es = h.es[:n]
-	for i := 0; ; {
-		least := i
-		for _, down := range [2]int{2*i + 1, 2*i + 2} {
-			if down < n && h.less(down, least) {
-				least = down
-			}
-		}
-		if least == i {
-			break
-		}
-		h.es[i], h.es[least] = h.es[least], h.es[i]
-		i = least
-	}
+	h.down(0)
 	if top.it != nil {
 		h.held--
 	}
@@ -70,6 +60,37 @@ func (h *dueHeap) pop() entry {
 		h.es = append(make([]entry, 0, cap(h.es)/2), h.es...)
 	}
 	return top
+}
+
+// down moves an entry to where it belongs below.
+func (h *dueHeap) down(i int) {
+	for {
+		least := i
+		for _, down := range [2]int{2*i + 1, 2*i + 2} {
+			if down < len(h.es) && h.less(down, least) {
+				least = down
+			}
+		}
+		if least == i {
+			return
+		}
+		h.es[i], h.es[least] = h.es[least], h.es[i]
+		i = least
+	}
+}
+
+// remove takes out all entries for which gone holds. It costs time in proportion to the heap.
+func (h *dueHeap) remove(gone func(entry) bool) {
+	h.es = slices.DeleteFunc(h.es, func(e entry) bool {
+		out := gone(e)
+		if out && e.it != nil {
+			h.held--
+		}
+		return out
+	})
+	for i := len(h.es)/2 - 1; i >= 0; i-- {
+		h.down(i)
+	}
 }
 
 // top returns when the first is due, maxDue if there is none.
@@ -83,19 +104,24 @@ func (h *dueHeap) top() int64 {
 // alarm notes when the first of what waits is due. p.mu is held.
 func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top())) }
 
-// release lets go of what is due: records to their lanes, as far as there is room, and writes to the broker. It returns when the next is.
+// release lets go of what is due: records to their lanes, as far as there is room, writes to the broker, and what has been in its tier for
+// long enough to the next. It returns when the next is.
 func (p *partition) release(now int64) int64 {
-	var due []*item
+	var due, hops []*item
 	var writes []*write
 	p.mu.Lock()
 	room := 0
 	if p.heap.top() <= now {
 		room = p.c.set.maxPending - p.weigh().pending
 	}
-	for p.heap.top() <= now && (room > 0 || p.heap.es[0].w != nil) {
+	for p.heap.top() <= now && (room > 0 || p.heap.es[0].w != nil || p.heap.es[0].final > now) {
 		e := p.heap.pop()
 		if e.w != nil {
 			writes = append(writes, e.w)
+			continue
+		}
+		if e.final > now {
+			hops = append(hops, e.it)
 			continue
 		}
 		p.heldBytes -= e.it.bytes()
@@ -103,8 +129,9 @@ func (p *partition) release(now int64) int64 {
 		room--
 	}
 	if p.stage.Load() != live {
-		due = nil
+		due, hops = nil, nil
 	}
+	moves := p.beginMove(hops, now)
 	if len(due) > 0 {
 		p.queue(due)
 	}
@@ -130,6 +157,9 @@ func (p *partition) release(now int64) int64 {
 	}
 	for _, w := range writes {
 		p.send(w)
+	}
+	for _, w := range moves {
+		p.write(w)
 	}
 	return next
 }
@@ -180,7 +210,11 @@ func (c *Consumer) delay(ctx context.Context) {
 			if due <= now {
 				due = p.release(now)
 			}
-			next = min(next, due)
+			again := p.moveAt.Load()
+			if again <= now {
+				again = p.moveOldest(now)
+			}
+			next = min(next, due, again)
 		}
 		wait := time.Hour
 		if next < now+wait.Milliseconds() {

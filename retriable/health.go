@@ -91,7 +91,7 @@ func (c *Consumer) topicNames() (names []string) {
 		if t.re != nil {
 			base = ""
 		}
-		for _, name := range []string{base, t.retry, t.dead} {
+		for _, name := range append(t.retries(), base, t.dead) {
 			if !seen[name] {
 				seen[name] = true
 				names = append(names, name)

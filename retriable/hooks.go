@@ -22,6 +22,10 @@ type HookDropped interface{ OnDropped(Dropped) }
 // HookHeld is called when a record was read that is not yet due, and when one is postponed.
 type HookHeld interface{ OnHeld(Held) }
 
+// HookRewritten is called when a record that waits has been written again: to the tail of its retry topic, so as not to hold up the committed
+// offset for long, or from one [RetryTier] to the next. No attempt was made.
+type HookRewritten interface{ OnRewritten(Rewritten) }
+
 // HookCommitted is called after each commit of a partition, accepted or refused.
 type HookCommitted interface{ OnCommitted(Committed) }
 
@@ -107,6 +111,14 @@ type Held struct {
 	Postponed bool
 }
 
+// Rewritten is a record that waits on, further up.
+type Rewritten struct {
+	Source  Position // where it was
+	Topic   string   // where it is now
+	Attempt int      // the coming one, still
+	Due     time.Time
+}
+
 // Committed is one partition's part of a commit.
 type Committed struct {
 	Topic     string
@@ -157,6 +169,7 @@ type hookSet struct {
 	deadLettered  []HookDeadLettered
 	dropped       []HookDropped
 	held          []HookHeld
+	rewritten     []HookRewritten
 	committed     []HookCommitted
 	assigned      []HookAssigned
 	drained       []HookDrained
@@ -179,7 +192,7 @@ func addHook[T any](to *[]T, h Hook) bool {
 
 func (s *hookSet) add(h Hook) (found bool) {
 	for _, ok := range []bool{
-		addHook(&s.handled, h), addHook(&s.retried, h), addHook(&s.deadLettered, h), addHook(&s.dropped, h), addHook(&s.held, h),
+		addHook(&s.handled, h), addHook(&s.retried, h), addHook(&s.deadLettered, h), addHook(&s.dropped, h), addHook(&s.held, h), addHook(&s.rewritten, h),
 		addHook(&s.committed, h), addHook(&s.assigned, h), addHook(&s.drained, h), addHook(&s.stuck, h), addHook(&s.produceFailed, h),
 	} {
 		found = found || ok

@@ -34,7 +34,8 @@ type partition struct {
 	topicPartition
 	c     *Consumer
 	t     *topic
-	retry bool // it is of t's retry topic
+	retry bool          // it is of t's retry topic or one of its tiers
+	tier  time.Duration // how long a record stays here at most, 0 if it is no tier
 
 	stage  atomic.Int32
 	barred atomic.Int32    // why nothing of it is started, 0 mostly
@@ -47,6 +48,7 @@ type partition struct {
 
 	crowded atomic.Bool  // at a bound: what ends is to be told to the back-pressure
 	nextDue atomic.Int64 // of the heaps' tops, in ms; maxDue if they are empty
+	moveAt  atomic.Int64 // when to look for what is to be written again, in ms; maxDue if there is no need. Changed with mu held
 	paused  atomic.Int32 // why kgo does not fetch it, 0 if it does; changed with the gate held
 	why     bounds       // for which it was paused; the gate's
 	overdue atomic.Bool  // what came due waits in the heap for room
@@ -113,7 +115,8 @@ type item struct {
 // own is the message of an item that needs one before a worker comes: a retry's, or one in memory of its own.
 type own struct {
 	Message
-	size int64 // of key, value and headers
+	size  int64 // of key, value and headers
+	moved int64 // when it was last written again, in ms, 0 for never
 }
 
 // keep gives an item a message of its own, and the number of its attempt to those who look from outside.
@@ -187,6 +190,10 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 	p.out.p, p.out.mu = p, &p.mu
 	p.slot.index = -1
 	p.nextDue.Store(maxDue)
+	p.moveAt.Store(maxDue)
+	if retry {
+		p.tier = t.tierOf(name.topic)
+	}
 	p.ctx, p.cancel = context.WithCancelCause(c.base)
 	p.writes, p.endAll = context.WithCancel(context.WithoutCancel(c.base))
 	return p
@@ -293,6 +300,7 @@ func (it *item) claim(due bool) *item {
 // load is what a partition's records take, for the back-pressure.
 type load struct {
 	pending, held int
+	maxHeld       int
 	low           int64 // the watermark
 	span          int64 // offsets between it and the read position
 	ahead         reach // of what is known to be done beyond
@@ -302,7 +310,7 @@ type load struct {
 // load drops what has ended and counts the rest. p.mu is held.
 func (p *partition) load() load {
 	low, _ := p.window.Advance()
-	l := load{held: p.heap.held + p.inPlace.held, low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
+	l := load{held: p.heap.held + p.inPlace.held, maxHeld: p.maxHeld(), low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
 	kept := p.open[:0]
 	for _, r := range p.open {
 		n, b := r.pending()

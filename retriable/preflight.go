@@ -134,8 +134,8 @@ var errMissing = errors.New("the topic does not exist")
 func (f *flight) topics(ctx context.Context) {
 	var missing []string
 	for _, t := range f.c.set.topics {
-		for _, name := range []string{t.retry, t.dead} {
-			if name != "" && f.missing(name) {
+		for _, name := range t.copies() {
+			if f.missing(name) {
 				missing = append(missing, name)
 			}
 		}
@@ -174,10 +174,12 @@ func (f *flight) create(ctx context.Context) {
 	for _, t := range f.c.set.topics {
 		large := max(limits.number(t.name, maxMessageBytes, defaultMessageBytes), defaultMessageBytes) + headerRoom
 		configs := map[string]*string{maxMessageBytes: kadm.StringPtr(strconv.FormatInt(large, 10))}
-		if t.retry != "" && f.missing(t.retry) && !made[t.retry] {
-			made[t.retry] = true
-			configs[retentionMillis] = kadm.StringPtr(strconv.FormatInt((t.maxDelay + 7*24*time.Hour).Milliseconds(), 10))
-			f.createOne(ctx, t.retry, configs)
+		for _, name := range t.retries() {
+			if f.missing(name) && !made[name] {
+				made[name] = true
+				configs[retentionMillis] = kadm.StringPtr(strconv.FormatInt((t.waitIn(name) + 7*24*time.Hour).Milliseconds(), 10))
+				f.createOne(ctx, name, configs)
+			}
 		}
 		if t.dead != "" && f.missing(t.dead) && !made[t.dead] {
 			made[t.dead] = true
@@ -206,7 +208,7 @@ func (f *flight) createOne(ctx context.Context, name string, configs map[string]
 func (f *flight) writable() {
 	told := map[string]bool{}
 	for _, t := range f.c.set.topics {
-		for _, name := range []string{t.retry, t.dead} {
+		for _, name := range t.copies() {
 			if a, ok := f.found[name]; ok && a.err == nil && !a.mayWrite() && !told[name] {
 				told[name] = true
 				f.bad(name, fmt.Errorf("it may not be written: allow WRITE on it (%w)", kerr.TopicAuthorizationFailed))
@@ -262,10 +264,7 @@ func (f *flight) fits(ctx context.Context) {
 	configs := f.configs(ctx)
 	for _, t := range f.c.set.topics {
 		base := configs.number(t.name, maxMessageBytes, 0)
-		for _, name := range []string{t.retry, t.dead} {
-			if name == "" {
-				continue
-			}
+		for _, name := range t.copies() {
 			limit := configs.number(name, maxMessageBytes, 0)
 			if limit == 0 {
 				continue // it does not tell
@@ -276,15 +275,16 @@ func (f *flight) fits(ctx context.Context) {
 					"topic", name, maxMessageBytes, limit, "base", t.name, "base "+maxMessageBytes, base)
 			}
 		}
-		for _, name := range []string{t.retry, t.dead} {
+		for _, name := range t.copies() {
 			if strings.Contains(configs[name][cleanupPolicy], "compact") {
 				f.c.log.Warn("retriable: a compacted topic loses copies whose keys are the same; set its cleanup.policy to delete", "topic", name)
 			}
 		}
-		kept := configs.number(t.retry, retentionMillis, -1)
-		if t.retry != "" && kept >= 0 && kept < t.maxDelay.Milliseconds() {
-			f.c.log.Warn("retriable: a retry topic forgets records before the longest wait is over; raise its retention or lower MaxDelay",
-				"topic", t.retry, retentionMillis, kept, "MaxDelay", t.maxDelay)
+		for _, name := range t.retries() {
+			if kept := configs.number(name, retentionMillis, -1); kept >= 0 && kept < t.waitIn(name).Milliseconds() {
+				f.c.log.Warn("retriable: a retry topic forgets records before the longest wait is over; raise its retention or lower MaxDelay",
+					"topic", name, retentionMillis, kept, "longest wait", t.waitIn(name))
+			}
 		}
 	}
 }

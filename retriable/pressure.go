@@ -46,7 +46,7 @@ func (c *Consumer) room(l load) int {
 	if l.pending+l.held > 0 && (l.span >= c.set.maxWindow || !c.mapFits(l, 1, l.low+l.span+1, 1)) {
 		return 0
 	}
-	return max(min(c.set.maxPending-l.pending, c.set.maxHeld-l.held), 0)
+	return max(min(c.set.maxPending-l.pending, l.maxHeld-l.held), 0)
 }
 
 // within is how many of recs lie inside MaxWindow, and inside what the map can tell of; the first always does if nothing is unresolved
@@ -92,7 +92,7 @@ type bounds struct{ pending, held, window, mapped, bytes bool }
 func (c *Consumer) reached(l load) bounds {
 	return bounds{
 		pending: l.pending >= c.set.maxPending,
-		held:    l.held >= c.set.maxHeld,
+		held:    l.held >= l.maxHeld,
 		window:  l.span >= c.set.maxWindow,
 		mapped:  !c.mapFits(l, 1, l.low+l.span+1, 1),
 		bytes:   c.bytes.Load() >= c.set.maxPendingBytes && l.bytes > c.fairShare(),
@@ -107,7 +107,7 @@ func (c *Consumer) relaxed(l load, why bounds) bool {
 	}
 	all := why == bounds{}
 	return (!all && !why.pending || l.pending <= s.maxPending/2) &&
-		(!all && !why.held || l.held <= s.maxHeld/2) &&
+		(!all && !why.held || l.held <= l.maxHeld/2) &&
 		(!all && !why.window || l.span <= s.maxWindow/2) &&
 		(!all && !why.mapped || c.mapFits(l, 0, l.low+l.span, 2)) &&
 		(!all && !why.bytes || c.bytes.Load() <= s.maxPendingBytes/2 || l.bytes <= c.fairShare()/2)

@@ -277,6 +277,7 @@ func (p *partition) fence(out *outcome) Drained {
 	p.stash = nil
 	p.first, p.last, p.open, p.heap, p.inPlace, p.lanes = nil, nil, nil, dueHeap{}, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
+	p.moveAt.Store(maxDue)
 	return d
 }
 

@@ -178,7 +178,7 @@ func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	}
 	w := p.newWrite(a, err)
 	w.due, w.attempt = due, r.Attempt
-	w.rec.Topic = p.t.retry
+	w.rec.Topic = p.t.retryFor(time.Until(due) + 50*time.Millisecond) // that a moment has passed makes no difference
 	w.rec.Headers = wire.AppendRetry(wire.User(w.rec.Headers), r)
 	p.write(w)
 }

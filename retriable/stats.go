@@ -22,7 +22,7 @@ type Stats struct {
 
 	Filtered        uint64 // rejected by a Filter
 	Skipped         uint64 // not delivered again thanks to the committed map
-	Rewritten       uint64 // held records written again to the tail of their retry topic
+	Rewritten       uint64 // held records written again: to the tail of their retry topic, or to their next tier
 	ProduceFailures uint64 // refused writes to retry and dead-letter topics
 	MapCuts         uint64 // commits that left out finished offsets, for a broker allowed less metadata than they took
 
@@ -90,7 +90,7 @@ func (c *Consumer) counts(w *worker) *counts { return &c.count[w.id%len(c.count)
 
 // totals is what is counted seldom enough to be shared.
 type totals struct {
-	retried, deadLettered, dropped, skipped, produceFailures, foreign, badHeaders, mapCuts atomic.Uint64
+	retried, deadLettered, dropped, skipped, produceFailures, foreign, badHeaders, mapCuts, rewritten atomic.Uint64
 }
 
 // Stats returns a snapshot. It costs time in proportion to what is pending.
@@ -101,6 +101,7 @@ func (c *Consumer) Stats() Stats {
 		DeadLettered: c.total.deadLettered.Load(),
 		Dropped:      c.total.dropped.Load(),
 		Skipped:      c.total.skipped.Load(),
+		Rewritten:    c.total.rewritten.Load(),
 
 		ProduceFailures: c.total.produceFailures.Load(),
 		MapCuts:         c.total.mapCuts.Load(),
@@ -154,8 +155,8 @@ func (p *partition) stats() PartitionStats {
 func (p *partition) nextHeld() time.Time {
 	h, first := &p.heap, p.inPlace.top()
 	for i := range h.es {
-		if h.es[i].it != nil {
-			first = min(first, h.es[i].due)
+		if e := &h.es[i]; e.it != nil {
+			first = min(first, max(e.due, e.final))
 		}
 	}
 	if first == maxDue {

@@ -38,6 +38,7 @@ type topicConfig struct {
 	pattern    bool
 	handler    Handler
 	retry      setting[string]
+	tiers      []tier
 	attempts   setting[int]
 	backoff    setting[BackoffFunc]
 	maxDelay   setting[time.Duration]

@@ -76,6 +76,7 @@ func (p *partition) admit(now time.Time) (full bool) {
 			p.skipTo(skip)
 		}
 		if n == 0 || rest == 0 {
+			p.watchHeld(now)
 			return rest > 0 || n == room
 		}
 	}
@@ -278,7 +279,8 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	}
 	limit := in.now.Add(p.t.maxDelay).UnixMilli()
 	if due := min(h.Due, limit); due > in.now.UnixMilli() {
-		in.hold(it, m, due)
+		in.hold(it, m, p.stay(r, due))
+		it.own.Load().moved = min(h.Moved, in.now.UnixMilli())
 		return
 	}
 	it.keep(m, false)
@@ -301,12 +303,14 @@ func (t *topic) covers(name string) bool {
 }
 
 // hold puts a record in the heap, copied out of its batch.
-func (in *intake) hold(it *item, m Message, due int64) {
+func (in *intake) hold(it *item, m Message, e entry) {
+	due := max(e.due, e.final)
 	m.Record = cloneRecord(m.Record)
 	it.keep(m, true)
 	it.apart, it.in, it.ready = true, inHeap, due
 	it.Set(watermark.Held)
-	in.held = append(in.held, entry{due: due, offset: it.Offset(), it: it})
+	e.offset, e.it = it.Offset(), it
+	in.held = append(in.held, e)
 	if len(in.p.c.hook.held) > 0 {
 		in.hooked = append(in.hooked, Held{Source: m.Source, Attempt: m.Attempt, Due: time.UnixMilli(due)})
 	}

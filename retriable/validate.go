@@ -22,6 +22,7 @@ type topic struct {
 	re          *regexp.Regexp // of a pattern
 	handler     Handler
 	retry, dead string // "" where there is none
+	tiers       []tier // the shortest first
 	maxAttempts int
 	backoff     BackoffFunc
 	maxDelay    time.Duration
@@ -120,6 +121,7 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 		atOnce:      tc.atOnce.or(d.atOnce, 0),
 	}
 	c.checkTopic(ck, tc, t)
+	t.tiers = c.mergeTiers(ck, tc, t)
 	t.dead = c.mergeDeadLetters(ck, tc)
 	t.handler = c.wrapHandler(ck, tc)
 	t.bar.gates = c.mergeGates(ck, tc)
@@ -222,14 +224,17 @@ func checkTopicNames(ck *checker, topics []*topic) {
 	}
 	isBase := func(name string) bool { return base[(&topic{name: name}).label()] }
 	for _, t := range topics {
-		if t.retry == "" {
-			continue
+		for i, name := range t.retries() {
+			option := "RetryTopic"
+			if i > 0 || t.retry == "" {
+				option = "RetryTier"
+			}
+			ck.want(!isBase(name), "%s: %s(%q) is also a base topic", t.label(), option, name)
+			if first := retries[name]; first != nil {
+				ck.bad("%s: %s(%q) is already that of %s; every topic needs its own", t.label(), option, name, first.label())
+			}
+			retries[name] = t
 		}
-		ck.want(!isBase(t.retry), "%s: RetryTopic(%q) is also a base topic", t.label(), t.retry)
-		if first := retries[t.retry]; first != nil {
-			ck.bad("%s: RetryTopic(%q) is already that of %s; every topic needs its own", t.label(), t.retry, first.label())
-		}
-		retries[t.retry] = t
 	}
 	for _, t := range topics {
 		if t.dead == "" {

@@ -28,6 +28,7 @@ type write struct {
 	attempt int
 	since   time.Time
 	tries   int
+	moved   bool // it is of a held record, as it was read
 	slim    bool // our text headers are shed: it was too large with them
 }
 
@@ -93,6 +94,10 @@ func (p *partition) refused(w *write, err error) {
 	_, ours := p.producing[w]
 	p.mu.Unlock()
 	if !ours || p.writes.Err() != nil {
+		return
+	}
+	if w.moved {
+		p.moveRefused(w, err)
 		return
 	}
 	topic := w.rec.Topic
@@ -186,6 +191,12 @@ func (c *Consumer) wroteHook(w *write, r *kgo.Record) {
 		c.total.deadLettered.Add(1)
 		e := DeadLettered{Message: w.m, Err: w.err, Topic: r.Topic, Offset: r.Offset}
 		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
+		return
+	}
+	if w.moved {
+		c.total.rewritten.Add(1)
+		e := Rewritten{Source: w.p.name(w.it), Topic: r.Topic, Attempt: w.attempt, Due: w.due}
+		call(c, c.hook.rewritten, func(h HookRewritten) { h.OnRewritten(e) })
 		return
 	}
 	c.total.retried.Add(1)

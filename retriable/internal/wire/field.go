@@ -23,6 +23,7 @@ const (
 	timeField
 	firstFailureField
 	errorField
+	movedField
 	letterTopicField
 	letterPartitionField
 	letterOffsetField
@@ -66,6 +67,8 @@ func ownField(key string) field {
 		return firstFailureField
 	case ErrorHeader:
 		return errorField
+	case MovedHeader:
+		return movedField
 	}
 	return noField
 }

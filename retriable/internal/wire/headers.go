@@ -25,6 +25,7 @@ const (
 	TimeHeader         = "retriable_time"          // its timestamp there; -1 if it has none
 	FirstFailureHeader = "retriable_first_failure" // when its first attempt failed
 	ErrorHeader        = "retriable_error"         // why the last one did
+	MovedHeader        = "retriable_rewritten"     // when a copy that waits was last written again
 	KeyHeader          = "retriable_key"           // "null" on chunks whose message has no key
 )
 
@@ -57,7 +58,7 @@ func Ours(key string) bool {
 func oursByName(key string) bool {
 	switch key {
 	case DueHeader, GroupHeader, TopicHeader, PartitionHeader, OffsetHeader,
-		TimeHeader, FirstFailureHeader, ErrorHeader, KeyHeader:
+		TimeHeader, FirstFailureHeader, ErrorHeader, MovedHeader, KeyHeader:
 		return true
 	}
 	return strings.HasPrefix(key, sharedPrefix)

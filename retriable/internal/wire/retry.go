@@ -29,6 +29,7 @@ type Retry struct {
 	Group        string // the consumer group it is meant for; "" if they do not say
 	FirstFailure int64  // in ms since 1970; 0 if they do not say
 	Error        string // why the attempt before failed
+	Moved        int64  // when it was last written again as it was, in ms; 0 if it was not
 	Bad          int    // headers of ours that were ignored as malformed; not written
 }
 
@@ -55,6 +56,7 @@ func ParseRetry(h []kgo.RecordHeader) Retry {
 	r.Time = f.time()
 	r.FirstFailure, _ = f.number(firstFailureField, MaxTime)
 	r.Error = f.text(errorField)
+	r.Moved, _ = f.number(movedField, MaxTime)
 	r.Bad = f.bad
 	return r
 }
@@ -119,7 +121,7 @@ func seconds(ms int64) uint64 { return uint64(ms+999) / 1000 }
 // An unknown origin, group or time and an empty error are not written.
 func AppendRetry(dst []kgo.RecordHeader, r Retry) []kgo.RecordHeader {
 	text := CleanError(r.Error)
-	w := newWriter(dst, 10, 2*8+5*maxDigits+len(r.Group)+len(r.Topic)+len(text))
+	w := newWriter(dst, 11, 2*8+6*maxDigits+len(r.Group)+len(r.Topic)+len(text))
 	w.uint64(AttemptHeader, uint64(max(r.Attempt-1, 0)))
 	if r.Due > 0 {
 		due := min(r.Due, MaxTime)
@@ -129,6 +131,9 @@ func AppendRetry(dst []kgo.RecordHeader, r Retry) []kgo.RecordHeader {
 	w.text(GroupHeader, r.Group)
 	w.origin(r.Origin)
 	w.failure(r.FirstFailure, text)
+	if r.Moved > 0 {
+		w.number(MovedHeader, min(r.Moved, MaxTime))
+	}
 	return w.dst
 }
 

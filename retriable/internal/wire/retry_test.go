@@ -17,6 +17,7 @@ func fullRetry() wire.Retry {
 		Group:        "billing",
 		FirstFailure: 1795402826000,
 		Error:        "no route\nto the bank",
+		Moved:        1795402830000,
 	}
 }
 
@@ -34,6 +35,7 @@ func TestAppendRetryWritesTheHeadersInOrder(t *testing.T) {
 		textHeader("retriable_time", "1795402825981"),
 		textHeader("retriable_first_failure", "1795402826000"),
 		textHeader("retriable_error", "no route\nto the bank"),
+		textHeader("retriable_rewritten", "1795402830000"),
 	})
 }
 

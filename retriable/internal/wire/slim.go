@@ -7,7 +7,7 @@ import "github.com/twmb/franz-go/pkg/kgo"
 func Slim(h []kgo.RecordHeader) []kgo.RecordHeader {
 	return without(h, func(key string) bool {
 		switch key {
-		case TopicHeader, PartitionHeader, OffsetHeader, TimeHeader, FirstFailureHeader, ErrorHeader,
+		case TopicHeader, PartitionHeader, OffsetHeader, TimeHeader, FirstFailureHeader, ErrorHeader, MovedHeader,
 			LetterMessageHeader:
 			return true
 		}

@@ -45,6 +45,32 @@ func New(opts ...kgo.Opt) (*Client, error) {
 // Close ends the connections. What still reads ends with an error.
 func (c *Client) Close() { c.cl.Close() }
 
+// Ping asks for a sign of life of any broker, and so finds out whether address, TLS and credentials are right.
+func (c *Client) Ping(ctx context.Context) error {
+	if err := c.cl.Ping(ctx); err != nil {
+		return fmt.Errorf("admin: no broker answers: %w", err)
+	}
+	return nil
+}
+
+// TopicNames returns the names of all topics that are not Kafka's own.
+func (c *Client) TopicNames(ctx context.Context) ([]string, error) {
+	ts, err := c.adm.ListTopics(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("admin: listing topics: %w", err)
+	}
+	return ts.Names(), nil
+}
+
+// GroupNames returns the names of all groups.
+func (c *Client) GroupNames(ctx context.Context) ([]string, error) {
+	gs, err := c.adm.ListGroups(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("admin: listing groups: %w", err)
+	}
+	return gs.Groups(), nil
+}
+
 // derive makes a client for one operation, with further options over the user's.
 func (c *Client) derive(opts ...kgo.Opt) (*kgo.Client, error) {
 	all := make([]kgo.Opt, 0, len(c.opts)+len(opts))

@@ -3,6 +3,8 @@ package admin
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -163,4 +165,45 @@ func (c *Client) list(ctx context.Context, topic string, f *Filter, yield func(*
 		}
 	}
 	return nil
+}
+
+// ErrNoLetter says that at a position there is no letter, or no longer.
+var ErrNoLetter = errors.New("admin: there is no letter")
+
+// Letter reads the letter at a position that [Client.List] gave. It returns [ErrNoLetter] if there is none.
+func (c *Client) Letter(ctx context.Context, at retriable.Position) (*Letter, error) {
+	bounds, err := c.Bounds(ctx, at.Topic)
+	if err != nil {
+		return nil, err
+	}
+	b, ok := bounds[at.Partition]
+	if !ok || at.Offset < b.From || at.Offset >= b.To {
+		return nil, fmt.Errorf("%w at %v", ErrNoLetter, at)
+	}
+	s, err := c.scanner()
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	var l *Letter
+	j, there := newJoiner(at.Offset), false
+	find := func(ms []*message) bool {
+		for _, m := range ms {
+			if m.rec.Offset == at.Offset {
+				l = letterOf(m)
+			}
+		}
+		return l == nil
+	}
+	err = s.scan(ctx, map[topicPartition]Span{{at.Topic, at.Partition}: {at.Offset, b.To}}, func(r *kgo.Record) (bool, error) {
+		there = there || r.Offset == at.Offset
+		return there && find(j.add(r)), nil // the last part of a message may lie far behind
+	})
+	if err == nil && l == nil {
+		find(j.rest())
+	}
+	if err == nil && l == nil {
+		err = fmt.Errorf("%w at %v", ErrNoLetter, at)
+	}
+	return l, err
 }

@@ -38,6 +38,8 @@ type Replay struct {
 	Page int
 	// Until ends the letters that are looked at, by partition, as [ReplayResult.Until] of a dry run gave it. The default is the present end.
 	Until map[int32]int64
+	// Again has what was sent before count as not sent. A replay with it that was cut off goes on without it.
+	Again bool
 	// DryRun sends nothing and writes nothing: it tells what would be sent.
 	DryRun bool
 	// Progress is told after each page, and now and then while letters are read.
@@ -63,7 +65,13 @@ type ReplayResult struct {
 // commit has for it. Nothing is wrong: what was sent is written down. Send back, or purge, more of the older letters first.
 var ErrProgressFull = errors.New("admin: what was sent back is too scattered to be remembered")
 
-// check returns what is wrong with r, and the pattern of base topics.
+// Check returns what is wrong with r, without asking a broker.
+func (r *Replay) Check() error {
+	_, err := r.check()
+	return err
+}
+
+// check returns the pattern of base topics too.
 func (r *Replay) check() (*regexp.Regexp, error) {
 	var errs []error
 	for _, f := range []struct{ name, value string }{{"From", r.From}, {"To", r.To}, {"Group", r.Group}} {
@@ -112,7 +120,7 @@ const pageBytes = 4 << 20
 //
 // Each page of letters is one transaction together with the note that they were sent ([ReplayGroup]). So a replay can be cut off at any
 // moment, by a crash or by ctx, and run again: no letter is sent twice, by this or by any other replay for the group, until Kafka forgets the note
-// ([ReplayGroup] says when) or [Client.Forget] does. A second replay for the group that starts meanwhile makes this one fail. Consumers
+// ([ReplayGroup] says when), or [Replay.Again] or [Client.Forget] has it forgotten. A second replay for the group that starts meanwhile makes this one fail. Consumers
 // must read committed, as they do by default. After a crash in the middle of a page they wait up to 15 s for it to be aborted, or until the
 // replay is run again.
 func (c *Client) Replay(ctx context.Context, r Replay) (ReplayResult, error) {
@@ -132,6 +140,11 @@ func (c *Client) Replay(ctx context.Context, r Replay) (ReplayResult, error) {
 		defer run.tx.close()
 	}
 	// Only now, with earlier replays fenced, does what they have sent stand still.
+	if r.Again && !r.DryRun {
+		if err := c.Forget(ctx, r.From, r.Group); err != nil {
+			return run.result, err
+		}
+	}
 	bounds, err := c.Bounds(ctx, r.From)
 	if err != nil {
 		return run.result, err
@@ -148,6 +161,11 @@ func (c *Client) Replay(ctx context.Context, r Replay) (ReplayResult, error) {
 	}
 	if run.sent, err = c.progress(ctx, r.From, r.Group, bounds); err != nil {
 		return run.result, err
+	}
+	if r.Again && r.DryRun {
+		for p, b := range bounds {
+			run.sent[p] = &progress{base: b.From}
+		}
 	}
 	return run.result, run.all(ctx, bounds)
 }

@@ -147,6 +147,48 @@ func TestSkipFromOutside(t *testing.T) {
 	})
 }
 
+// A batch that unpacks to more than is allowed: status names it and goes on elsewhere, and once the group is stopped it is moved past it.
+func TestSkipPastABatchThatCannotBeRead(t *testing.T) {
+	bubble(t, "orders:2 orders.dead", func(b *bed) {
+		var l ledger
+		consume := func() *running {
+			return b.begin("billing", retriable.Kafka(kgo.MaxDecompressBatchBytes(100_000)),
+				retriable.Topic("orders", noting(&l), retriable.DeadLetterTopic("orders.dead")))
+		}
+		c := consume()
+		b.produce("orders", 0, "before")
+		b.renew(kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerLinger(100*time.Millisecond))
+		zeros := strings.Repeat("0", 50_000)
+		b.produce("orders", 0, zeros, zeros, zeros, zeros) // a batch, of offsets 1 to 4
+		b.renew()
+		b.produce("orders", 0, "behind")
+		b.produce("orders", 1, "beside")
+		pass(time.Minute)
+		c.clean()
+
+		a, done := b.outside(kgo.MaxDecompressBatchBytes(100_000))
+		defer done()
+		g, err := a.Status(b.Context(), "billing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var large *kgo.ErrDecompressTooLarge
+		if p := g.Partitions[0]; !errors.As(p.Err, &large) || large.NextOffset != 5 || p.Committed != 1 || p.Oldest != nil {
+			t.Errorf("status of the blocked partition: %+v", p)
+		}
+		if p := g.Partitions[1]; p.Err != nil || p.Committed != 1 {
+			t.Errorf("status of the other: %+v", p)
+		}
+		res, err := a.Skip(b.Context(), admin.Skip{Group: "billing", Past: retriable.Position{Topic: "orders", Offset: large.NextOffset - 1}})
+		wantEqual(t, "skipped", fmt.Sprint(res, err), "{1 5 0} <nil>")
+		c = consume()
+		pass(time.Minute)
+		wantEqual(t, "delivered", fmt.Sprint(len(l.of("before")), len(l.of("behind")), len(l.of("beside")), len(l.of(zeros))), "1 1 1 0")
+		wantEqual(t, "committed", b.committed("billing", "orders", 0), 6)
+		c.clean()
+	})
+}
+
 // Of a group that nobody knows, of one that never committed, of a topic that is gone, and of metadata that is none of ours.
 func TestStatusOfOddGroups(t *testing.T) {
 	bubble(t, "orders orders.retry gone", func(b *bed) {

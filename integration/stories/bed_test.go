@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		service() // this process is not the tests' but one that they started
 		return
 	}
+	if os.Getenv(replayerBrokers) != "" {
+		replayer()
+		return
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil { // what is parallel here mostly waits, whatever the number of processors
 		panic(err)

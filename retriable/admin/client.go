@@ -17,10 +17,10 @@ type Client struct {
 	adm  *kadm.Client
 }
 
-// New returns a Client that connects with these options: seed brokers, TLS, SASL, dialer and the like. It touches no network. A group, topics or a
+// New returns a Client that connects with these options: seed brokers, TLS, SASL, dialer and the like. It touches no network. Below them are defaults: batches unpack to 64 MiB at most (kgo.MaxDecompressBatchBytes). A group, topics or a
 // transactional id among them are refused: what reads and writes has clients of its own.
 func New(opts ...kgo.Opt) (*Client, error) {
-	opts = append([]kgo.Opt{kgo.MetadataMinAge(250 * time.Millisecond)}, opts...)
+	opts = append([]kgo.Opt{kgo.MetadataMinAge(250 * time.Millisecond), kgo.MaxDecompressBatchBytes(64 << 20)}, opts...)
 	cl, err := kgo.NewClient(opts...)
 	if err != nil {
 		return nil, fmt.Errorf("admin: %w", err)

@@ -61,7 +61,6 @@ type scanner struct {
 
 const (
 	patience     = 30 * time.Second
-	batchBytes   = 64 << 20 // what a fetched batch may unpack to
 	recordsAPoll = 1000
 )
 
@@ -70,7 +69,6 @@ func (c *Client) scanner(opts ...kgo.Opt) (*scanner, error) {
 	cl, err := c.derive(append([]kgo.Opt{
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // they tell that a stretch has no more records
-		kgo.MaxDecompressBatchBytes(batchBytes),
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // what was deleted meanwhile is passed over
 		kgo.FetchMaxWait(250 * time.Millisecond),
 	}, opts...)...)

@@ -68,7 +68,7 @@ const (
 func (c *Client) scanner(opts ...kgo.Opt) (*scanner, error) {
 	cl, err := c.derive(append([]kgo.Opt{
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.KeepControlRecords(), // they tell that a stretch has no more records
+		kgo.KeepControlRecords(),                          // they tell that a stretch has no more records
 		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), // what was deleted meanwhile is passed over
 		kgo.FetchMaxWait(250 * time.Millisecond),
 	}, opts...)...)

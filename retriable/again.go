@@ -71,12 +71,13 @@ func (p *partition) moveOldest(now int64) int64 {
 func (p *partition) pickOldest(l load, now int64) (moved []*item, next int64) {
 	most := min(againMost, max(p.c.set.maxPending-l.pending, 1))
 	end := l.low + l.span
-	for it := range p.window.Unresolved() {
-		l.low, l.span = it.Offset(), end-it.Offset()
+	for seg, i := range p.window.Unresolved() {
+		l.low, l.span = seg.Offset(i), end-seg.Offset(i)
 		if !p.c.crowdedByHeld(l) {
 			return moved, maxDue
 		}
-		if it.State() != watermark.Held || !p.retry && it.attempt.Load() > 1 { // or it waits in place, and its lane with it
+		it := seg.Owner.item(i)
+		if it == nil || it.State() != watermark.Held || !p.retry && it.attempt.Load() > 1 { // or it waits in place, and its lane with it
 			return moved, now + againLater.Milliseconds() // whatever is moved behind it the watermark stays
 		}
 		left := it.ready - now
@@ -149,7 +150,7 @@ func (p *partition) moveRefused(w *write, err error) {
 	_, ours := p.producing[w]
 	delete(p.producing, w)
 	if ours {
-		it, e := w.it, entry{due: w.due.UnixMilli(), offset: w.it.Offset(), it: w.it}
+		it, e := w.it, entry{due: w.due.UnixMilli(), offset: w.it.offset, it: w.it}
 		if p.tier > 0 && again < e.due {
 			e.due, e.final = again, e.due
 		} else {

@@ -17,6 +17,8 @@ import (
 type attempt struct {
 	p        *partition
 	it       *item
+	run      *run // where its item is to be remembered, if it was made for the moment, and as which
+	index    int
 	m        *Message // the handler's
 	ctx      context.Context
 	began    time.Time // zero if nobody wants to know
@@ -110,10 +112,19 @@ func (w *worker) message(p *partition, it *item) *Message {
 	return m
 }
 
+// lasting gives an item that was made for the moment a place of its own, for it is going to be spoken of after that. It returns the run where it
+// is to be remembered, nil for any other item.
+func (w *worker) lasting(it *item) (*item, *run) {
+	if it != &w.item {
+		return it, nil
+	}
+	return &item{Slot: it.Slot, offset: it.offset, rec: it.rec, asked: it.asked, ready: it.ready}, w.from
+}
+
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
 	m := w.message(p, it)
-	m.out, m.it = &p.out, it
+	m.out = &p.out
 	a := attempt{p: p, it: it, m: m}
 	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
 	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}
@@ -123,7 +134,7 @@ func (w *worker) handle(p *partition, it *item) *item {
 	} else {
 		a.was.headers = m.Headers
 	}
-	a.was.topic, a.was.partition, a.was.offset = p.topic, p.partition, it.Offset()
+	a.was.topic, a.was.partition, a.was.offset = p.topic, p.partition, it.offset
 	if p.retry {
 		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset
 	}
@@ -167,7 +178,7 @@ func (w *worker) ask(a *attempt) error {
 	if t.timeout > 0 {
 		return callTimed(a, t)
 	}
-	return a.p.out.flush(a.ctx, a.it, t.handler.Handle(a.ctx, a.m))
+	return a.p.out.flush(a.ctx, a.it.offset, t.handler.Handle(a.ctx, a.m))
 }
 
 func callTimed(a *attempt, t *topic) error {
@@ -175,7 +186,7 @@ func callTimed(a *attempt, t *topic) error {
 	defer cancel()
 	a.ctx = ctx
 	defer func() { a.timedOut = errors.Is(context.Cause(ctx), ErrTimeout) }()
-	return a.p.out.flush(ctx, a.it, t.handler.Handle(ctx, a.m))
+	return a.p.out.flush(ctx, a.it.offset, t.handler.Handle(ctx, a.m))
 }
 
 // errFiltered is how call says that the filter rejected the record.
@@ -235,9 +246,13 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 
 // handOn gives an item of a lane, started, back to the workers.
 func (w *worker) handOn(p *partition, it *item) {
+	it, from := w.lasting(it)
 	it.Set(watermark.Queued)
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if from != nil {
+		from.remember(w.index, it)
+	}
 	p.pushFirst(&run{list: []*item{it}, taken: true})
 }
 

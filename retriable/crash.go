@@ -159,12 +159,12 @@ func (w *worker) carefulTurn(p *partition) {
 	if p.barred.Load() != 0 {
 		return
 	}
-	var r *run
-	it := p.take(&r)
+	defer func() { w.from = nil }()
+	it := p.take(w)
 	if it == nil {
 		return
 	}
-	offset := it.Offset()
+	offset := it.offset
 	if w.refused = !p.admits(); w.refused || !p.note(offset) {
 		w.handOn(p, it)
 		return
@@ -237,6 +237,7 @@ func (w *worker) condemn(p *partition, it *item) (next *item) {
 	e := &CrashError{Crashes: p.crash.count}
 	p.crash.condemned = -1
 	p.mu.Unlock()
+	it, _ = w.lasting(it)
 	a := p.untouched(it)
 	a.cause, a.text = e, e.Error()
 	p.c.log.Error("retriable: a record ended its process again and again and is given up", "record", p.name(it), "attempt", a.number, "crashes", e.Crashes,
@@ -258,7 +259,7 @@ func (p *partition) untouched(it *item) *attempt {
 	a := &attempt{p: p, it: it, m: &m, number: m.Attempt, first: m.FirstFailure, last: m.LastError, rec: m.Record}
 	a.was = was{
 		key: m.Key, value: m.Value, headers: m.Headers, time: m.Timestamp, context: m.Context,
-		topic: p.topic, partition: p.partition, offset: it.Offset(),
+		topic: p.topic, partition: p.partition, offset: it.offset,
 	}
 	if p.retry {
 		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset

@@ -53,9 +53,7 @@ type Message struct {
 	// LastError is why the attempt before this one failed, at most 1 KiB of it; empty on the first attempt.
 	LastError string
 
-	// Where Produce writes to, and the record it waits for.
-	out *outlet
-	it  *item
+	out *outlet // where Produce writes to
 }
 
 // NewMessage makes the message of a first delivery of r, for tests of handlers.

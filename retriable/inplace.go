@@ -43,11 +43,9 @@ func (p *partition) waitInPlace(a *attempt, due time.Time) {
 	it, m := a.it, a.remember()
 	m.Attempt, m.LastError, m.FirstFailure = a.number+1, wire.CleanError(a.text), time.UnixMilli(a.firstFailure())
 	p.mu.Lock()
-	it.keep(m, true)
-	it.in, it.ready = inHeap, due.UnixMilli()
-	it.Set(watermark.Held)
+	a.aside(m, due.UnixMilli(), watermark.Held)
 	if p.stage.Load() == live {
-		p.inPlace.push(entry{due: it.ready, offset: it.Offset(), it: it})
+		p.inPlace.push(entry{due: it.ready, offset: it.offset, it: it})
 		p.heldBytes += it.bytes()
 		p.alarm()
 		if p.t.order == ByPartition {

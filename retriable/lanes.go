@@ -1,11 +1,6 @@
 package retriable
 
-import (
-	"hash/maphash"
-	"runtime"
-
-	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
-)
+import "hash/maphash"
 
 // A lane is the records of one key that must run in turn. It is no object of its own: each item points to the one behind it,
 // and the table below knows the last of each key. All items stay in their batch's run, so workers claim them in log order; a claimer
@@ -81,22 +76,6 @@ func (l *lanes) rebuild() {
 	}
 }
 
-// start moves an item that nobody else may start from queued to running; false if it is not to run at all.
-func (it *item) start() bool {
-	for {
-		switch it.State() {
-		case watermark.Queued:
-			if it.Move(watermark.Queued, watermark.Running) {
-				return true
-			}
-		case watermark.Copying:
-			runtime.Gosched() // its bytes are being copied: a matter of microseconds
-		default:
-			return false
-		}
-	}
-}
-
 // leave ends an item's time in its lane and returns the next of it, started, if that has been claimed before.
 func (it *item) leave() *item {
 	for it.keyed {
@@ -104,7 +83,7 @@ func (it *item) leave() *item {
 		if next == nil || next.gate.Add(1) < 2 {
 			return nil
 		}
-		if next.start() {
+		if begin(next.Slot) {
 			return next
 		}
 		it = next // called off: its lane goes on behind it

@@ -20,9 +20,9 @@ type outlet struct {
 	p    *partition  // nil in a test
 	used atomic.Bool // a handler has produced
 
-	mu    *sync.Mutex // the partition's
-	boxes map[*item]*outbox
-	sent  []*kgo.Record // in a test
+	mu    *sync.Mutex       // the partition's
+	boxes map[int64]*outbox // by Source.Offset
+	sent  []*kgo.Record     // in a test
 }
 
 // outbox is what one message's handler has produced and is not settled. The outlet's lock guards it.
@@ -62,7 +62,7 @@ func (m *Message) Produce(ctx context.Context, r *kgo.Record) error {
 		o.sent = append(o.sent, r)
 		return nil
 	}
-	return o.produce(ctx, m.it, r)
+	return o.produce(ctx, m.Source.Offset, r)
 }
 
 // Produced returns what was produced of a message made by [NewMessage], in turn, for tests of handlers; nil of any other.
@@ -75,9 +75,9 @@ func (m *Message) Produced() []*kgo.Record {
 	return slices.Clone(m.out.sent)
 }
 
-func (o *outlet) produce(ctx context.Context, it *item, r *kgo.Record) error {
+func (o *outlet) produce(ctx context.Context, offset int64, r *kgo.Record) error {
 	p := o.p
-	box, err := o.open(it)
+	box, err := o.open(offset)
 	if err != nil {
 		return err
 	}
@@ -94,7 +94,7 @@ func (o *outlet) produce(ctx context.Context, it *item, r *kgo.Record) error {
 		if err != nil && (left || box.closing) {
 			box.err = errors.Join(box.err, fmt.Errorf("retriable: a produce of the handler, to %s: %w", rec.Topic, err))
 		}
-		o.ended(it, box)
+		o.ended(offset, box)
 		acked <- err
 	})
 	abandon()
@@ -119,22 +119,22 @@ func (o *outlet) produce(ctx context.Context, it *item, r *kgo.Record) error {
 }
 
 // open registers a produce with its message. After the fence there is none (I3): what is registered before counts as in flight.
-func (o *outlet) open(it *item) (*outbox, error) {
+func (o *outlet) open(offset int64) (*outbox, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.p.stage.Load() >= cancelled {
 		return nil, o.because(context.Canceled)
 	}
-	box := o.boxes[it]
-	if it.State() != watermark.Running || box != nil && box.closing {
+	box := o.boxes[offset]
+	if o.p.window.State(offset) != watermark.Running || box != nil && box.closing {
 		return nil, errHandlerOver
 	}
 	if box == nil {
 		box = &outbox{}
 		if o.boxes == nil {
-			o.boxes = map[*item]*outbox{}
+			o.boxes = map[int64]*outbox{}
 		}
-		o.boxes[it] = box
+		o.boxes[offset] = box
 	}
 	o.used.Store(true)
 	box.pending++
@@ -142,14 +142,14 @@ func (o *outlet) open(it *item) (*outbox, error) {
 }
 
 // ended settles one produce. The lock is held.
-func (o *outlet) ended(it *item, box *outbox) {
+func (o *outlet) ended(offset int64, box *outbox) {
 	box.pending--
 	switch {
 	case box.pending > 0:
 	case box.closing:
 		close(box.settled)
-	case box.err == nil && o.boxes[it] == box:
-		delete(o.boxes, it)
+	case box.err == nil && o.boxes[offset] == box:
+		delete(o.boxes, offset)
 	}
 }
 
@@ -166,13 +166,13 @@ func (o *outlet) because(err error) error {
 
 // flush waits for what the handler has produced and is not acked, and returns the attempt's error. The worker waits as it would if the
 // handler did.
-func (o *outlet) flush(ctx context.Context, it *item, err error) error {
+func (o *outlet) flush(ctx context.Context, offset int64, err error) error {
 	if !o.used.Load() {
 		return err
 	}
 	o.mu.Lock()
-	box := o.boxes[it]
-	delete(o.boxes, it)
+	box := o.boxes[offset]
+	delete(o.boxes, offset)
 	if box == nil {
 		o.mu.Unlock()
 		return err

@@ -88,99 +88,24 @@ type partition struct {
 	slot poolSlot // guarded by the pool's lock
 }
 
-// batch is what Stats must know of records that were read together, for as long as the window tracks them.
-type batch struct{ read time.Time }
-
 type (
-	window  = watermark.Window[batch, item, *item]
-	segment = watermark.Segment[batch, item, *item]
+	window  = watermark.Window[*run]
+	segment = watermark.Segment[*run]
 )
 
-// item is a record on its way from the poll to its end. It fills one cache line: it is what passes between the poller and the workers.
-type item struct {
-	watermark.Slot                      // its place in the window
-	rec            *kgo.Record          // as it was read; nil if it has its own
-	own            atomic.Pointer[own]  // of a retry, or one that waits; nil mostly, and once resolved
-	next           atomic.Pointer[item] // the record behind it in its lane, or laneEnd
-	in             uint32               // the number of the run where it counts as pending, inHeap while it is there. Guarded by p.mu
-	gate           atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
-	attempt        atomic.Int32         // the delivery that is coming or running; 0 is the first too
-	keyed          bool                 // it has a lane
-	apart          bool                 // it is not claimed through its batch's run: held, or resolved at once
-	asked          bool                 // the filter has let it pass
-	copied         bool                 // its own record does not refer to the fetched batch. Guarded by p.mu
-	ready          int64                // when it could have started, in ms: it was read, or came due
-}
-
-// own is the message of an item that needs one before a worker comes: a retry's, or one in memory of its own.
-type own struct {
-	Message
-	size  int64 // of key, value and headers
-	moved int64 // when it was last written again, in ms, 0 for never
-}
-
-// keep gives an item a message of its own, and the number of its attempt to those who look from outside.
-func (it *item) keep(m Message, copied bool) {
-	it.own.Store(&own{Message: m, size: recordBytes(m.Record)})
-	it.attempt.Store(int32(m.Attempt))
-	it.rec, it.copied = nil, copied
-}
-
-// bytes is what an item takes by itself. p.mu is held; it may just have been resolved.
-func (it *item) bytes() int64 {
-	if o := it.own.Load(); o != nil {
-		return o.size + itemBytes
-	}
-	if it.rec != nil {
-		return recordBytes(it.rec) + itemBytes
-	}
-	return 0
-}
-
-// key is of an item that has not started.
-func (it *item) key() []byte {
-	if o := it.own.Load(); o != nil {
-		return o.Key
-	}
-	return it.rec.Key
-}
-
 func (p *partition) name(it *item) Position {
-	return Position{Topic: p.topic, Partition: p.partition, Offset: it.Offset()}
+	return p.at(it.offset)
 }
 
-// inHeap is no run: what waits in the heap is not pending.
-const inHeap = math.MaxUint32
-
-// run is a stretch of items that workers claim one by one: a fetched batch, or records that came due together.
-type run struct {
-	base   []item
-	list   []*item // instead of base
-	cursor atomic.Int64
-	next   *run
-
-	no    uint32 // 0 for a fetched batch
-	taken bool   // its item passed its gate before: the rest of a lane, handed on
-	bytes int64  // what its records take while one of them is neither resolved nor copied out
-	low   int    // all items below it are resolved or back in the heap
+func (p *partition) at(offset int64) Position {
+	return Position{Topic: p.topic, Partition: p.partition, Offset: offset}
 }
-
-func (r *run) len() int { return len(r.base) + len(r.list) }
-
-func (r *run) at(i int) *item {
-	if r.list != nil {
-		return r.list[i]
-	}
-	return &r.base[i]
-}
-
-func (r *run) exhausted() bool { return r.cursor.Load() >= int64(r.len()) }
 
 func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start kgo.EpochOffset) *partition {
 	p := &partition{
 		topicPartition: name, c: c, t: t, retry: retry,
 		gone: make(chan struct{}), stir: make(chan struct{}, 1),
-		window:    watermark.New[batch, item](start.Offset, start.Epoch),
+		window:    watermark.New[*run](start.Offset, start.Epoch),
 		producing: map[*write]struct{}{},
 		committed: -1,
 		end:       -1,
@@ -255,46 +180,23 @@ const (
 	barredByHead             // ByPartition, and the record whose turn it is waits for its blocking retry
 )
 
-// take claims the next item that may start, through r, the run the worker last claimed from.
-func (p *partition) take(r **run) *item {
+// take claims the next item that may start, through the run that the worker last claimed from.
+func (p *partition) take(w *worker) *item {
 	for {
-		if *r == nil {
-			if *r = p.nextRun(); *r == nil {
+		if w.from == nil {
+			if w.from = p.nextRun(); w.from == nil {
 				return nil
 			}
 		}
-		i := (*r).cursor.Add(1) - 1
-		if i >= int64((*r).len()) {
-			*r = nil
+		w.index = int(w.from.cursor.Add(1)) - 1
+		if w.index >= w.from.len() {
+			w.from = nil
 			continue
 		}
-		it := (*r).at(int(i))
-		if (*r).taken {
-			if it.start() {
-				return it
-			}
-			if next := it.leave(); next != nil { // called off
-				return next
-			}
-		} else if next := it.claim((*r).list != nil); next != nil {
-			return next
+		if it := w.from.claim(w.index, &w.item); it != nil {
+			return it
 		}
 	}
-}
-
-// claim is what a worker does that comes upon an item: in a lane whose record before has not ended it leaves it to whoever ends that.
-// It returns the item to run, if any: that one, or the next of its lane if it was called off.
-func (it *item) claim(due bool) *item {
-	if it.apart && !due {
-		return nil
-	}
-	if it.keyed && it.gate.Add(1) < 2 {
-		return nil
-	}
-	if it.start() {
-		return it
-	}
-	return it.leave()
 }
 
 // load is what a partition's records take, for the back-pressure.
@@ -315,6 +217,7 @@ func (p *partition) load() load {
 	for _, r := range p.open {
 		n, b := r.pending()
 		if n == 0 {
+			r.letGo()
 			continue
 		}
 		kept = append(kept, r)
@@ -324,31 +227,6 @@ func (p *partition) load() load {
 	clear(p.open[len(kept):])
 	p.open = kept
 	return l
-}
-
-// pending returns how many items are neither resolved nor in the heap, and the memory they take: the whole batch's, as long as one
-// of them refers to it. p.mu is held.
-func (r *run) pending() (n int, bytes int64) {
-	whole := false
-	for i := r.low; i < r.len(); i++ {
-		it := r.at(i)
-		if it.in != r.no || it.State() == watermark.Done {
-			if i == r.low {
-				r.low++
-			}
-			continue
-		}
-		n++
-		if it.copied {
-			bytes += it.bytes()
-		} else {
-			whole = true
-		}
-	}
-	if whole {
-		return n, r.bytes
-	}
-	return n, bytes
 }
 
 // itemBytes is what the library keeps beside a record: its message, item, slot, and kgo's Record (I10).

@@ -8,8 +8,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-
-	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // Back-pressure is per partition: what has reached a bound is paused in kgo, and resumed at half of it. A pause drops what kgo has
@@ -281,35 +279,5 @@ func (c *Consumer) copyAllOut() {
 		}
 		p.mu.Unlock()
 		p.look()
-	}
-}
-
-// copyOut copies the queued items of a run if they are less than half of what the batch takes. p.mu is held.
-func (p *partition) copyOut(r *run) {
-	if r.list != nil {
-		return
-	}
-	var pending int64
-	for i := r.low; i < len(r.base); i++ {
-		if it := &r.base[i]; it.in == r.no && it.State() != watermark.Done {
-			pending += it.bytes()
-		}
-	}
-	if pending*2 > r.bytes {
-		return
-	}
-	for i := range r.base {
-		it := &r.base[i]
-		if it.State() == watermark.Done {
-			it.rec = nil // nobody looks at it any more
-			continue
-		}
-		if it.in != r.no || it.copied || !it.Move(watermark.Queued, watermark.Copying) {
-			continue
-		}
-		m := p.message(it)
-		m.Record = cloneRecord(m.Record)
-		it.keep(m, true)
-		it.Set(watermark.Queued)
 	}
 }

@@ -261,11 +261,11 @@ func (p *partition) fence(out *outcome) Drained {
 	p.endAll()
 	p.window.Advance()
 	d := Drained{Topic: p.topic, Partition: p.partition}
-	for it := range p.window.Unresolved() {
-		switch it.State() {
+	for seg, i := range p.window.Unresolved() {
+		switch seg.Slots()[i].State() {
 		case watermark.Running, watermark.Producing:
 			d.Abandoned++
-			out.abandoned = append(out.abandoned, p.name(it))
+			out.abandoned = append(out.abandoned, p.at(seg.Offset(i)))
 		default:
 			d.Dropped++
 		}

@@ -12,6 +12,8 @@ import (
 // settle does what an attempt that did not succeed asks for. It returns the verdict, and the next of the record's lane if that is to run
 // now. Once the record is handed on it is not touched any more, for others may have it.
 func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
+	a.it, a.run = w.lasting(a.it)
+	a.index = w.index
 	p, c, it := a.p, a.p.c, a.it
 	n := c.counts(w)
 	k, after := a.inspect(err)
@@ -226,16 +228,24 @@ func (a *attempt) remember() Message {
 	return Message{Record: cloneRecord(&r), Attempt: a.number, Source: a.p.name(a.it), FirstFailure: a.first, LastError: a.last}
 }
 
+// aside has the attempt's item wait in memory with a message of its own. The partition's lock is held.
+func (a *attempt) aside(m Message, due int64, state watermark.State) {
+	a.it.keep(m)
+	a.it.in, a.it.ready = inHeap, due
+	if a.run != nil {
+		a.run.remember(a.index, a.it)
+	}
+	a.it.Set(state)
+}
+
 // postpone puts the record back in memory for a while, without spending an attempt (Postpone).
 func (p *partition) postpone(a *attempt, d time.Duration) {
 	d = min(d, p.t.maxDelay)
 	it, due, m := a.it, ceilMilli(time.Now().Add(d)).UnixMilli(), a.remember()
 	p.mu.Lock()
-	it.keep(m, true)
-	it.in, it.ready = inHeap, due
-	it.Set(watermark.Postponed)
+	a.aside(m, due, watermark.Postponed)
 	if p.stage.Load() == live {
-		p.heap.push(entry{due: due, offset: it.Offset(), it: it})
+		p.heap.push(entry{due: due, offset: it.offset, it: it})
 		p.heldBytes += it.bytes()
 		p.alarm()
 	}

@@ -171,11 +171,9 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	if !ok {
 		return o, false
 	}
-	it := &seg.Items[i]
-	return Oldest{
-		Offset:  it.Offset(),
-		Attempt: max(int(it.attempt.Load()), 1),
-		Since:   seg.Owner.read,
-		Reason:  reasons[it.State()],
-	}, true
+	o = Oldest{Offset: seg.Offset(i), Attempt: 1, Since: seg.Owner.read, Reason: reasons[seg.Slots()[i].State()]}
+	if it := seg.Owner.item(i); it != nil {
+		o.Attempt = max(int(it.attempt.Load()), 1)
+	}
+	return o, true
 }

@@ -152,22 +152,21 @@ func (p *partition) fresh(recs []*kgo.Record) (kept []*kgo.Record, cut bool) {
 func (p *partition) cut(offset int64) {
 	p.claims, p.skip = nil, 0 // both were said of the log that is gone
 	if !p.window.Truncate(offset) {
-		p.window = watermark.New[batch, item](offset, -1)
+		p.window = watermark.New[*run](offset, -1)
 		p.committed = -1
 	}
 	// Of the forgotten only the dispatch is stopped: what runs ends, and nobody listens.
-	keep := func(it *item) bool { return it.Offset() < offset }
 	for r := p.first; r != nil; r = r.next {
 		for i := range r.len() {
-			if it := r.at(i); !keep(it) {
-				it.Move(watermark.Queued, watermark.Done)
+			if s := r.slot(i); s.State() != watermark.Done && r.offset(i) >= offset {
+				s.Move(watermark.Queued, watermark.Done)
 			}
 		}
 	}
 	old := p.heap
 	p.heap, p.heldBytes = dueHeap{}, 0
 	for _, e := range old.es {
-		if e.it != nil && !keep(e.it) {
+		if e.it != nil && e.offset >= offset {
 			e.it.Done()
 			continue
 		}
@@ -177,7 +176,7 @@ func (p *partition) cut(offset int64) {
 		}
 	}
 	for _, e := range p.inPlace.es {
-		if !keep(e.it) {
+		if e.offset >= offset {
 			e.it.Done() // it leaves its lane when it is due
 		}
 		p.heldBytes += e.it.bytes()
@@ -189,45 +188,59 @@ func (p *partition) cut(offset int64) {
 // record, for all of them pass through this one goroutine.
 func (in *intake) accept(recs []*kgo.Record) (work bool) {
 	p := in.p
-	seg := watermark.NewSegment[batch, item](batch{read: in.now}, len(recs), recs[0].LeaderEpoch)
-	in.run = &run{base: seg.Items}
+	in.run = &run{read: in.now, recs: recs[:len(recs):len(recs)]}
+	seg := watermark.NewSegment(in.run, recs[0].LeaderEpoch, len(recs), func(i int) int64 { return recs[i].Offset })
+	in.run.seg, in.run.slots = seg, seg.Slots()
 	keyed := p.t.order == ByKey
-	ready, largest := in.now.UnixMilli(), int64(0)
+	if keyed || p.retry {
+		in.items(keyed)
+	}
+	largest := int64(0)
 	for i, r := range recs {
-		it := &seg.Items[i]
-		it.Place(r.Offset)
-		it.rec, it.ready = r, ready
 		size := recordBytes(r) + itemBytes
 		largest = max(largest, size)
 		in.run.bytes += size
 		switch {
 		case len(in.claims) > 0 && in.claimed(r):
 			in.skipped++
-			in.pass(it)
+			in.pass(i)
 		case p.retry:
-			in.readRetry(it, r)
+			in.readRetry(i, r)
 		}
-		if keyed {
-			in.lane(it, r.Key)
-		}
+	}
+	if keyed {
+		in.hash(recs)
 	}
 	p.c.recordSize.Store(max(largest, p.c.recordSize.Load()))
 	return in.publish(seg)
 }
 
-// lane notes the hash of a key, 0 for an item that joins no lane now.
-func (in *intake) lane(it *item, key []byte) {
-	hash := uint64(0)
-	if it.keyed = key != nil; it.keyed && !it.apart {
-		hash = laneHash(key)
+// items makes an item for each record.
+func (in *intake) items(keyed bool) {
+	r := in.run
+	r.items = make([]item, len(r.recs))
+	ready := in.now.UnixMilli()
+	for i, rec := range r.recs {
+		it := &r.items[i]
+		it.Slot, it.offset, it.rec, it.ready, it.keyed = &r.slots[i], rec.Offset, rec, ready, keyed && rec.Key != nil
 	}
-	in.hashes = append(in.hashes, hash)
+}
+
+// hash notes the hashes of the keys, 0 where a record joins no lane now.
+func (in *intake) hash(recs []*kgo.Record) {
+	for i, r := range recs {
+		hash := uint64(0)
+		if in.run.items[i].keyed && (i >= len(in.run.apart) || !in.run.apart[i]) {
+			hash = laneHash(r.Key)
+		}
+		in.hashes = append(in.hashes, hash)
+	}
 }
 
 // pass resolves an item at once: it is not for a handler.
-func (in *intake) pass(it *item) {
-	it.apart, it.in = true, inHeap
-	it.Done()
+func (in *intake) pass(i int) {
+	in.run.setApart(i)
+	in.run.slots[i].Done()
 }
 
 // claimed reports whether the map says that the record is done. It knows the log up to a leader epoch: what is newer is another record, and
@@ -250,13 +263,13 @@ func (in *intake) claimed(r *kgo.Record) bool {
 }
 
 // readRetry makes the message of a retry record: the record as first produced, its attempt, and whether it is due.
-func (in *intake) readRetry(it *item, r *kgo.Record) {
-	p := in.p
+func (in *intake) readRetry(i int, r *kgo.Record) {
+	p, it := in.p, &in.run.items[i]
 	h := wire.ParseRetry(r.Headers)
 	in.bad += h.Bad
 	if h.Group != "" && h.Group != p.c.set.group {
 		in.foreign++ // another group's: done at once
-		in.pass(it)
+		in.pass(i)
 		return
 	}
 	m := Message{Source: p.name(it)}
@@ -279,11 +292,11 @@ func (in *intake) readRetry(it *item, r *kgo.Record) {
 	}
 	limit := in.now.Add(p.t.maxDelay).UnixMilli()
 	if due := min(h.Due, limit); due > in.now.UnixMilli() {
-		in.hold(it, m, p.stay(r, due))
+		in.hold(i, m, p.stay(r, due))
 		it.own.Load().moved = min(h.Moved, in.now.UnixMilli())
 		return
 	}
-	it.keep(m, false)
+	it.keep(m)
 }
 
 // originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.
@@ -303,13 +316,14 @@ func (t *topic) covers(name string) bool {
 }
 
 // hold puts a record in the heap, copied out of its batch.
-func (in *intake) hold(it *item, m Message, e entry) {
-	due := max(e.due, e.final)
+func (in *intake) hold(i int, m Message, e entry) {
+	in.run.setApart(i)
+	it, due := &in.run.items[i], max(e.due, e.final)
 	m.Record = cloneRecord(m.Record)
-	it.keep(m, true)
-	it.apart, it.in, it.ready = true, inHeap, due
+	it.keep(m)
+	it.in, it.ready = inHeap, due
 	it.Set(watermark.Held)
-	e.offset, e.it = it.Offset(), it
+	e.offset, e.it = it.offset, it
 	in.held = append(in.held, e)
 	if len(in.p.c.hook.held) > 0 {
 		in.hooked = append(in.hooked, Held{Source: m.Source, Attempt: m.Attempt, Due: time.UnixMilli(due)})
@@ -323,7 +337,7 @@ func (in *intake) publish(seg *segment) (work bool) {
 	p.window.Begin(seg)
 	for i, hash := range in.hashes {
 		if hash != 0 {
-			p.lanes.join(hash, &in.run.base[i])
+			p.lanes.join(hash, &in.run.items[i])
 		}
 	}
 	for _, e := range in.held {
@@ -334,7 +348,7 @@ func (in *intake) publish(seg *segment) (work bool) {
 		p.alarm()
 	}
 	next := p.heap.top()
-	work = len(in.held)+in.foreign+in.skipped < len(in.run.base)
+	work = len(in.held)+in.foreign+in.skipped < len(in.run.recs)
 	if work {
 		p.push(in.run)
 	}

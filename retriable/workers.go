@@ -52,6 +52,9 @@ type worker struct {
 	headers  []kgo.RecordHeader // room for one attempt's
 	messages []Message          // room for the next
 	room     int                // how much was made of late
+	item     item               // of a record that has none of its own
+	from     *run               // where it claimed last
+	index    int                // which of it
 	refused  bool               // it was let start nothing
 
 	before uint64 // its partition's turn before this one; guarded by the pool's lock
@@ -352,17 +355,16 @@ func (w *worker) turn(p *partition) {
 		w.carefulTurn(p)
 		return
 	}
-	var r *run
 	var it *item
 	var began time.Time
 	n := 1
 	defer func() {
-		w.messages, w.room = nil, n/2 // messages of one partition only are neighbours
+		w.from, w.messages, w.room = nil, nil, n/2 // messages of one partition only are neighbours
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
 	for ; p.barred.Load() == 0; n++ {
 		if it == nil {
-			if it = p.take(&r); it == nil {
+			if it = p.take(w); it == nil {
 				return
 			}
 		}

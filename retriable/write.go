@@ -147,7 +147,7 @@ func (p *partition) later(w *write, wait time.Duration) {
 	due := ceilMilli(time.Now().Add(wait)).UnixMilli()
 	p.mu.Lock()
 	if _, ours := p.producing[w]; ours {
-		p.heap.push(entry{due: due, offset: w.it.Offset(), w: w})
+		p.heap.push(entry{due: due, offset: w.it.offset, w: w})
 		p.alarm()
 	}
 	p.mu.Unlock()

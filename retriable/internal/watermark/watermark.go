@@ -11,6 +11,7 @@ package watermark
 
 import (
 	"iter"
+	"sort"
 	"sync/atomic"
 )
 
@@ -29,17 +30,8 @@ const (
 	Done                   // resolved
 )
 
-// Slot is the handle of one tracked record. Its methods may be called from any goroutine.
-type Slot struct {
-	offset int64
-	state  atomic.Uint32
-}
-
-// Offset returns the record's offset.
-func (s *Slot) Offset() int64 { return s.offset }
-
-// Place sets the offset, before the segment is tracked.
-func (s *Slot) Place(offset int64) { s.offset = offset }
+// Slot is the state of one tracked record, by which whoever handles it tells. Its methods may be called from any goroutine.
+type Slot struct{ state atomic.Uint32 }
 
 // State returns the slot's present state.
 func (s *Slot) State() State { return State(s.state.Load()) }
@@ -53,43 +45,59 @@ func (s *Slot) Move(from, to State) bool { return s.state.CompareAndSwap(uint32(
 // Done resolves the record for good.
 func (s *Slot) Done() { s.state.Store(uint32(Done)) }
 
-// Item is what the caller tracks of a record: a struct E that embeds its Slot, so that the two share a cache line.
-type Item[E any] interface {
-	*E
-	Tracked() *Slot
-}
-
-// Tracked returns the slot itself: embedding a Slot makes an Item.
-func (s *Slot) Tracked() *Slot { return s }
-
-// Segment holds the items of records that were read together, in offset order. Owner is the caller's.
-type Segment[T, E any, I Item[E]] struct {
+// Segment holds the slots of records that were read together, in offset order. Owner is the caller's. A segment with no gaps takes four bytes a
+// record, none of which the garbage collector looks at.
+type Segment[T any] struct {
 	Owner T
-	Items []E
 	Epoch int32 // leader epoch of its records
 
-	low         int // all items below it are done
+	slots       []Slot
+	offsets     []int64 // nil without gaps
+	low         int     // all slots below it are done
 	first, last int64
-	whole       bool // all are done: the items are let go
+	whole       bool // all are done: the slots are let go
 }
 
-func (s *Segment[T, E, I]) slot(i int) *Slot { return I(&s.Items[i]).Tracked() }
+// NewSegment makes the slots of n records that were read together, at ascending offsets, not yet tracked: hand it to [Window.Begin].
+func NewSegment[T any](owner T, epoch int32, n int, offset func(i int) int64) *Segment[T] {
+	s := &Segment[T]{Owner: owner, Epoch: epoch, slots: make([]Slot, n), first: offset(0), last: offset(n - 1)}
+	if s.last-s.first == int64(n-1) {
+		return s
+	}
+	s.offsets = make([]int64, n)
+	for i := range n {
+		s.offsets[i] = offset(i)
+	}
+	return s
+}
 
-// done reports whether every item is, remembering how far it looked. Of a whole segment only the ends are kept: however far the window
+// Slots returns the slots in offset order. The segment lets go of them once all are done; whoever keeps them may go on looking.
+func (s *Segment[T]) Slots() []Slot { return s.slots }
+
+// Offset returns the offset of slot i.
+func (s *Segment[T]) Offset(i int) int64 {
+	if s.offsets != nil {
+		return s.offsets[i]
+	}
+	return s.first + int64(i)
+}
+
+// done reports whether every slot is, remembering how far it looked. Of a whole segment only the ends are kept: however far the window
 // reaches above an unresolved record, what is done there takes no memory.
-func (s *Segment[T, E, I]) done() bool {
-	for s.low < len(s.Items) && s.slot(s.low).State() == Done {
+func (s *Segment[T]) done() bool {
+	for s.low < len(s.slots) && s.slots[s.low].State() == Done {
 		s.low++
 	}
-	if s.low == len(s.Items) && !s.whole {
-		s.whole, s.Items, s.low = true, nil, 0
+	if s.low == len(s.slots) && !s.whole {
+		var none T
+		s.whole, s.slots, s.offsets, s.Owner, s.low = true, nil, nil, none, 0
 	}
 	return s.whole
 }
 
 // Window tracks one partition. Its methods must not be called concurrently; those of its slots may.
-type Window[T, E any, I Item[E]] struct {
-	segs  []*Segment[T, E, I]
+type Window[T any] struct {
+	segs  []*Segment[T]
 	head  int   // segs[:head] are gone
 	next  int64 // the read position: above every tracked offset
 	epoch int32 // leader epoch of the last tracked record, -1 if none
@@ -97,39 +105,29 @@ type Window[T, E any, I Item[E]] struct {
 }
 
 // New returns a window whose watermark and read position are both at offset start.
-func New[T, E any, I Item[E]](start int64, epoch int32) *Window[T, E, I] {
-	return &Window[T, E, I]{next: start, epoch: epoch, below: epoch}
-}
-
-// NewSegment makes the items of n records that were read together, not yet tracked: give each its offset with Place, ascending,
-// and then hand the segment to [Window.Begin].
-func NewSegment[T, E any, I Item[E]](owner T, n int, epoch int32) *Segment[T, E, I] {
-	return &Segment[T, E, I]{Owner: owner, Items: make([]E, n), Epoch: epoch}
+func New[T any](start int64, epoch int32) *Window[T] {
+	return &Window[T]{next: start, epoch: epoch, below: epoch}
 }
 
 // Begin tracks a segment, none of whose offsets is below Next, and moves the read position past it.
-func (w *Window[T, E, I]) Begin(s *Segment[T, E, I]) {
-	if len(s.Items) == 0 {
-		return
-	}
-	s.first, s.last = s.slot(0).offset, s.slot(len(s.Items)-1).offset
+func (w *Window[T]) Begin(s *Segment[T]) {
 	w.segs = append(w.segs, s)
 	w.epoch = s.Epoch
 	w.next = s.last + 1
 }
 
 // Next returns the read position: one past the last tracked or skipped offset.
-func (w *Window[T, E, I]) Next() int64 { return w.next }
+func (w *Window[T]) Next() int64 { return w.next }
 
 // Epoch returns the leader epoch of the last tracked record, -1 if unknown.
-func (w *Window[T, E, I]) Epoch() int32 { return w.epoch }
+func (w *Window[T]) Epoch() int32 { return w.epoch }
 
 // SkipTo moves the read position up to next: offsets in between count as absent.
-func (w *Window[T, E, I]) SkipTo(next int64) { w.next = max(w.next, next) }
+func (w *Window[T]) SkipTo(next int64) { w.next = max(w.next, next) }
 
 // Advance drops what is resolved at the low end and returns the watermark, all below which is resolved, with the leader
 // epoch of the record just below it.
-func (w *Window[T, E, I]) Advance() (offset int64, epoch int32) {
+func (w *Window[T]) Advance() (offset int64, epoch int32) {
 	for w.head < len(w.segs) && w.segs[w.head].done() {
 		w.below = w.segs[w.head].Epoch
 		w.segs[w.head] = nil
@@ -141,13 +139,13 @@ func (w *Window[T, E, I]) Advance() (offset int64, epoch int32) {
 		return w.next, w.below
 	}
 	if s.low > 0 {
-		return s.slot(s.low).offset, s.Epoch
+		return s.Offset(s.low), s.Epoch
 	}
 	return s.first, w.below
 }
 
 // compact reuses the room of dropped segments, at a cost that is constant per segment.
-func (w *Window[T, E, I]) compact() {
+func (w *Window[T]) compact() {
 	if w.head*2 < len(w.segs) {
 		return
 	}
@@ -156,15 +154,29 @@ func (w *Window[T, E, I]) compact() {
 	w.segs, w.head = w.segs[:n], 0
 }
 
-func (w *Window[T, E, I]) oldest() *Segment[T, E, I] {
+func (w *Window[T]) oldest() *Segment[T] {
 	if w.head == len(w.segs) {
 		return nil
 	}
 	return w.segs[w.head]
 }
 
+// State returns the state of a tracked offset, Done of any other.
+func (w *Window[T]) State(offset int64) State {
+	segs := w.segs[w.head:]
+	i := sort.Search(len(segs), func(i int) bool { return segs[i].last >= offset })
+	if i == len(segs) || segs[i].whole {
+		return Done
+	}
+	s := segs[i]
+	if j := sort.Search(len(s.slots), func(j int) bool { return s.Offset(j) >= offset }); j < len(s.slots) && s.Offset(j) == offset {
+		return s.slots[j].State()
+	}
+	return Done
+}
+
 // Oldest returns the first unresolved record's segment and index, as of the last Advance; ok is false if there is none.
-func (w *Window[T, E, I]) Oldest() (s *Segment[T, E, I], i int, ok bool) {
+func (w *Window[T]) Oldest() (s *Segment[T], i int, ok bool) {
 	s = w.oldest()
 	if s == nil || s.done() {
 		return nil, 0, false
@@ -174,7 +186,7 @@ func (w *Window[T, E, I]) Oldest() (s *Segment[T, E, I], i int, ok bool) {
 
 // Truncate forgets everything tracked at or above offset: the log was cut there and goes on with other records.
 // It reports false, and does nothing, if the watermark is above offset.
-func (w *Window[T, E, I]) Truncate(offset int64) bool {
+func (w *Window[T]) Truncate(offset int64) bool {
 	if low, _ := w.Advance(); low > offset {
 		return false
 	}
@@ -187,15 +199,15 @@ func (w *Window[T, E, I]) Truncate(offset int64) bool {
 }
 
 // truncate drops the items at or above offset and reports whether none is left.
-func (s *Segment[T, E, I]) truncate(offset int64) (empty bool) {
+func (s *Segment[T]) truncate(offset int64) (empty bool) {
 	if s.first >= offset {
 		return true
 	}
-	n := len(s.Items)
-	for n > 0 && s.slot(n-1).offset >= offset {
+	n := len(s.slots)
+	for n > 0 && s.Offset(n-1) >= offset {
 		n--
 	}
-	s.Items = s.Items[:n]
+	s.slots = s.slots[:n]
 	s.last = min(s.last, offset-1)
 	return false
 }
@@ -203,7 +215,7 @@ func (s *Segment[T, E, I]) truncate(offset int64) (empty bool) {
 // Done returns the stretches above the watermark that are resolved, ascending, as of the last Advance. Offsets that never come count as
 // resolved up to the highest record that is: so what lies between two stretches is unresolved records and nothing else. It costs time in
 // proportion to the segments, and to the records of those that are not whole.
-func (w *Window[T, E, I]) Done() (runs []Run) {
+func (w *Window[T]) Done() (runs []Run) {
 	if w.head == len(w.segs) {
 		return nil
 	}
@@ -215,18 +227,18 @@ func (w *Window[T, E, I]) Done() (runs []Run) {
 		}
 		low := 0
 		if i == 0 {
-			low, from = s.low, s.slot(s.low).offset // the watermark
+			low, from = s.low, s.Offset(s.low) // the watermark
 		}
-		for j := low; j < len(s.Items); j++ {
-			slot := s.slot(j)
-			if slot.State() == Done {
-				top = slot.offset + 1
+		for j := low; j < len(s.slots); j++ {
+			offset := s.Offset(j)
+			if s.slots[j].State() == Done {
+				top = offset + 1
 				continue
 			}
-			if slot.offset > from {
-				runs = append(runs, Run{from, slot.offset})
+			if offset > from {
+				runs = append(runs, Run{from, offset})
 			}
-			from = slot.offset + 1
+			from = offset + 1
 		}
 	}
 	if top > from {
@@ -243,21 +255,21 @@ func (w *Window[T, E, I]) Done() (runs []Run) {
 
 // Count returns how many tracked records are in each state, Done included only while their segment is tracked.
 // It costs time in proportion to the window: for snapshots, not for a record's way.
-func (w *Window[T, E, I]) Count() (by [Done + 1]int) {
+func (w *Window[T]) Count() (by [Done + 1]int) {
 	for _, s := range w.segs[w.head:] {
-		for i := s.low; i < len(s.Items); i++ {
-			by[s.slot(i).State()]++
+		for i := s.low; i < len(s.slots); i++ {
+			by[s.slots[i].State()]++
 		}
 	}
 	return by
 }
 
-// Unresolved yields what is not resolved, from the watermark up, as of the last Advance.
-func (w *Window[T, E, I]) Unresolved() iter.Seq[I] {
-	return func(yield func(I) bool) {
+// Unresolved yields what is not resolved, as segment and index, from the watermark up, as of the last Advance.
+func (w *Window[T]) Unresolved() iter.Seq2[*Segment[T], int] {
+	return func(yield func(*Segment[T], int) bool) {
 		for _, s := range w.segs[w.head:] {
-			for i := s.low; i < len(s.Items); i++ {
-				if s.slot(i).State() != Done && !yield(I(&s.Items[i])) {
+			for i := s.low; i < len(s.slots); i++ {
+				if s.slots[i].State() != Done && !yield(s, i) {
 					return
 				}
 			}

@@ -8,27 +8,24 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
-// entry is the least that can be tracked.
-type entry struct{ watermark.Slot }
-
 type (
-	window  = watermark.Window[int, entry, *entry]
-	segment = watermark.Segment[int, entry, *entry]
+	window  = watermark.Window[int]
+	segment = watermark.Segment[int]
+	slot    = watermark.Slot
 )
 
-func newWindow(start int64, epoch int32) *window { return watermark.New[int, entry](start, epoch) }
+func newWindow(start int64, epoch int32) *window { return watermark.New[int](start, epoch) }
 
-func newSegment(owner, n int, epoch int32) *segment {
-	return watermark.NewSegment[int, entry](owner, n, epoch)
+func newSegment(owner int, epoch int32, offsets ...int64) *segment {
+	return watermark.NewSegment(owner, epoch, len(offsets), func(i int) int64 { return offsets[i] })
 }
 
 // track begins a segment over the given offsets.
-func track(w *window, owner int, offsets ...int64) []*entry {
-	s := newSegment(owner, len(offsets), 0)
-	slots := make([]*entry, len(offsets))
-	for i, o := range offsets {
-		s.Items[i].Place(o)
-		slots[i] = &s.Items[i]
+func track(w *window, owner int, offsets ...int64) []*slot {
+	s := newSegment(owner, 0, offsets...)
+	slots := make([]*slot, len(offsets))
+	for i := range offsets {
+		slots[i] = &s.Slots()[i]
 	}
 	w.Begin(s)
 	return slots
@@ -83,17 +80,14 @@ func TestEpochIsThatOfTheRecordBelowTheWatermark(t *testing.T) {
 	if _, e := w.Advance(); e != 3 {
 		t.Fatalf("epoch %d, want the start's 3", e)
 	}
-	a := newSegment(1, 2, 4)
-	a.Items[0].Place(0)
-	a.Items[1].Place(1)
+	a, b := newSegment(1, 4, 0, 1), newSegment(2, 7, 2)
 	w.Begin(a)
-	b := newSegment(2, 1, 7)
-	b.Items[0].Place(2)
 	w.Begin(b)
+	below, above := a.Slots(), b.Slots()
 	for _, c := range []struct {
-		done *entry
+		done *slot
 		want int32
-	}{{nil, 3}, {&a.Items[0], 4}, {&a.Items[1], 4}, {&b.Items[0], 7}} {
+	}{{nil, 3}, {&below[0], 4}, {&below[1], 4}, {&above[0], 7}} {
 		if c.done != nil {
 			c.done.Done()
 		}
@@ -136,7 +130,7 @@ func TestOldestNamesTheFirstUnresolved(t *testing.T) {
 	s[1].Set(watermark.Held)
 	w.Advance()
 	seg, i, ok := w.Oldest()
-	if !ok || seg.Owner != 7 || seg.Items[i].Offset() != 5 || seg.Items[i].State() != watermark.Held {
+	if !ok || seg.Owner != 7 || seg.Offset(i) != 5 || seg.Slots()[i].State() != watermark.Held {
 		t.Fatalf("got %v %d %v", seg, i, ok)
 	}
 	if by := w.Count(); by[watermark.Held] != 1 || by[watermark.Queued] != 0 {
@@ -172,7 +166,7 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 	for seed := range uint64(400) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		w := newWindow(100, -1)
-		next, open := int64(100), map[int64]*entry{}
+		next, open := int64(100), map[int64]*slot{}
 		for range 300 {
 			switch {
 			case r.IntN(3) == 0:
@@ -183,8 +177,8 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 					offsets[i] = next
 					next++
 				}
-				for _, s := range track(w, 0, offsets...) {
-					open[s.Offset()] = s
+				for i, s := range track(w, 0, offsets...) {
+					open[offsets[i]] = s
 				}
 			case len(open) > 0:
 				keys := make([]int64, 0, len(open))
@@ -206,6 +200,9 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 			undone, from := 0, want
 			for _, run := range w.Done() {
 				undone, from = undone+int(run.From-from), run.To
+				if at := (run.From + run.To) / 2; w.State(at) != watermark.Done {
+					t.Fatalf("seed %d: %d is said to be done and is not", seed, at)
+				}
 				for o := range open {
 					if run.From <= o && o < run.To || run.From < want || run.To > next {
 						t.Fatalf("seed %d: run %v, open %d, watermark %d, next %d", seed, run, o, want, next)
@@ -214,6 +211,9 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 			}
 			below := 0
 			for o := range open {
+				if w.State(o) != watermark.Queued {
+					t.Fatalf("seed %d: %d is not found", seed, o)
+				}
 				if o < from {
 					below++
 				}
@@ -225,24 +225,21 @@ func TestWindowAgainstASortedSet(t *testing.T) {
 	}
 }
 
-func benchmark(b *testing.B, batch int, done func(s []entry)) {
+func benchmark(b *testing.B, batch int, done func(s []slot)) {
 	b.ReportAllocs()
 	w := newWindow(0, -1)
 	offset := int64(0)
 	for i := 0; i < b.N; i += batch {
-		s := newSegment(0, batch, 0)
-		for j := range batch {
-			s.Items[j].Place(offset)
-			offset++
-		}
+		s := watermark.NewSegment(0, 0, batch, func(i int) int64 { return offset + int64(i) })
+		offset += int64(batch)
 		w.Begin(s)
-		done(s.Items)
+		done(s.Slots())
 		w.Advance()
 	}
 }
 
 func BenchmarkBeginDoneAdvanceSequential(b *testing.B) {
-	benchmark(b, 500, func(s []entry) {
+	benchmark(b, 500, func(s []slot) {
 		for i := range s {
 			s[i].Done()
 		}
@@ -250,7 +247,7 @@ func BenchmarkBeginDoneAdvanceSequential(b *testing.B) {
 }
 
 func BenchmarkBeginDoneAdvanceReversed(b *testing.B) {
-	benchmark(b, 500, func(s []entry) {
+	benchmark(b, 500, func(s []slot) {
 		for i := len(s) - 1; i >= 0; i-- {
 			s[i].Done()
 		}
@@ -259,7 +256,7 @@ func BenchmarkBeginDoneAdvanceReversed(b *testing.B) {
 
 func BenchmarkBeginDoneAdvanceShuffled(b *testing.B) {
 	order := rand.Perm(500)
-	benchmark(b, 500, func(s []entry) {
+	benchmark(b, 500, func(s []slot) {
 		for _, i := range order {
 			s[i].Done()
 		}

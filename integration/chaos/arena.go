@@ -43,6 +43,7 @@ type Arena struct {
 	slots             []*slot
 	nodes             []int32 // the brokers' ids
 	denying           sync.Mutex
+	remade            atomic.Int64 // when the retry topic was last there again, in ns; in the far future while it is not
 
 	mu      sync.Mutex
 	all     []*process
@@ -239,9 +240,6 @@ func (a *Arena) Settle(ctx context.Context) error {
 	defer cancel()
 	for _, s := range a.slots {
 		a.revive(s)
-	}
-	if err := a.err(); err != nil {
-		return err
 	}
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"syscall"
 	"time"
 
@@ -94,13 +96,14 @@ func (a *Arena) on(s *slot, do func() error) error {
 }
 
 // revive sees to it that a process is in the slot. One that ended though nobody wanted it to is a failure. Of one that was told to stop the
-// check knows whether its errors had a reason.
+// check knows whether its errors had a reason; and one does not start without its retry topic.
 func (a *Arena) revive(s *slot) {
 	p := s.member
 	if p != nil && p.running() {
 		return
 	}
-	if p != nil && !p.killed() && !p.asked.Load() {
+	early := p != nil && strings.Contains(p.stderr.String(), "the topic does not exist") && p.began.UnixNano() < a.remade.Load()
+	if p != nil && !p.killed() && !p.asked.Load() && !early {
 		a.note("%s ended: %v", p.Name, p.err)
 		a.fail(fmt.Errorf("%s ended: %w: %s\n%s", p.Name, p.err, p.stderr.String(), a.LogOf(p.Name)))
 	}
@@ -221,17 +224,13 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 // remake deletes the retry topic and makes another of its name, once no broker knows the old one. What waits in it is gone.
 func (a *Arena) remake(ctx context.Context) error {
 	a.note("%s is deleted", a.retry)
+	a.remade.Store(math.MaxInt64)
+	defer func() { a.remade.Store(time.Now().UnixNano()) }()
 	gone := func() bool {
 		if _, err := a.adm.DeleteTopic(ctx, a.retry); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return false
 		}
-		for _, id := range a.nodes {
-			meta, err := a.cl.Broker(int(id)).RetriableRequest(ctx, topicRequest(a.retry))
-			if err != nil || !errors.Is(kerr.ErrorForCode(meta.(*kmsg.MetadataResponse).Topics[0].ErrorCode), kerr.UnknownTopicOrPartition) { //nolint:forcetypeassert // as the request
-				return false
-			}
-		}
-		return true
+		return a.everywhere(ctx, kerr.UnknownTopicOrPartition)
 	}
 	for !gone() {
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
@@ -243,7 +242,7 @@ func (a *Arena) remake(ctx context.Context) error {
 	a.mu.Unlock()
 	for {
 		_, err := a.adm.CreateTopic(ctx, partitions/2, -1, nil, a.retry)
-		if err == nil || errors.Is(err, kerr.TopicAlreadyExists) {
+		if (err == nil || errors.Is(err, kerr.TopicAlreadyExists)) && a.everywhere(ctx, nil) {
 			a.note("%s is made anew", a.retry)
 			return nil
 		}
@@ -251,6 +250,21 @@ func (a *Arena) remake(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// everywhere reports whether all brokers say the same of the retry topic.
+func (a *Arena) everywhere(ctx context.Context, want error) bool {
+	for _, id := range a.nodes {
+		resp, err := a.cl.Broker(int(id)).RetriableRequest(ctx, topicRequest(a.retry))
+		if err != nil {
+			return false
+		}
+		meta, ok := resp.(*kmsg.MetadataResponse)
+		if !ok || len(meta.Topics) != 1 || !errors.Is(kerr.ErrorForCode(meta.Topics[0].ErrorCode), want) {
+			return false
+		}
+	}
+	return true
 }
 
 func topicRequest(name string) *kmsg.MetadataRequest {

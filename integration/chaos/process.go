@@ -30,6 +30,7 @@ type process struct {
 	done   chan struct{} // closed when it has ended
 	err    error         // how; read after done
 	asked  atomic.Bool   // to stop
+	began  time.Time
 
 	mu sync.Mutex // guards in
 	in io.WriteCloser
@@ -42,7 +43,7 @@ func launch(c Config, dir string) (*process, error) {
 		return nil, err
 	}
 	c.Ledger, c.Log = filepath.Join(dir, c.Name+".ledger"), filepath.Join(dir, c.Name+".log")
-	p := &process{Config: c, up: make(chan struct{}), done: make(chan struct{})}
+	p := &process{Config: c, began: time.Now(), up: make(chan struct{}), done: make(chan struct{})}
 	p.cmd = exec.Command(self)
 	p.cmd.Env = append(os.Environ(), workerVariable+"=1")
 	p.cmd.Stderr = &p.stderr

@@ -174,6 +174,9 @@ func (c *Consumer) request(ctx context.Context, snaps []snapshot) []error {
 		texts[snaps[i].p.topicPartition] = &snaps[i].text
 	}
 	ctx = kgo.PreCommitFnContext(ctx, func(req *kmsg.OffsetCommitRequest) error {
+		if err := c.mayCommit(req.MemberID); err != nil {
+			return err
+		}
 		for i := range req.Topics {
 			t := &req.Topics[i]
 			for j := range t.Partitions {
@@ -257,6 +260,7 @@ func (p *partition) answered(s snapshot, err error, took time.Duration) {
 		p.refusals++
 	}
 	p.mu.Unlock()
+	p.c.refusedAs(err)
 	if err == nil {
 		p.tellCut(s, firstCut)
 	}

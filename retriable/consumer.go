@@ -62,6 +62,8 @@ type Consumer struct {
 	unread   map[topicPartition]error         // assigned, but kgo does not read them: their commits could not be had
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 
+	member atomic.Pointer[string] // that the partitions were assigned to; nil before the first session
+
 	failMu    sync.Mutex
 	failing   map[string]*ProduceError // topics whose writes are refused
 	group     error                    // why the group could not be joined, nil mostly

@@ -31,6 +31,8 @@ func (h clientHooks) OnGroupManageError(err error) {
 }
 
 func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
+	member, _ := cl.GroupMetadata()
+	c.joinedAs(member)
 	cl.ResumeFetchPartitions(added) // a pause outlives an assignment in kgo
 	c.added = added
 	if len(added) == 0 {

@@ -19,6 +19,7 @@ type renewer struct {
 	mu       sync.Mutex
 	consumed []string
 	produced []string
+	stale    []string // consumed as a member that is no more
 }
 
 const renewEvery = time.Second
@@ -39,12 +40,12 @@ func (r *renewer) wake() {
 	}
 }
 
-func (r *renewer) take() (consumed, produced []string) {
+func (r *renewer) take() (consumed, produced, stale []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	consumed, produced = r.consumed, r.produced
-	r.consumed, r.produced = nil, nil
-	return consumed, produced
+	consumed, produced, stale = r.consumed, r.produced, r.stale
+	r.consumed, r.produced, r.stale = nil, nil, nil
+	return consumed, produced, stale
 }
 
 // renew is the goroutine.
@@ -62,12 +63,16 @@ func (c *Consumer) renew(ctx context.Context) {
 		case <-c.renewer.kick:
 		case <-time.After(wait):
 		}
-		consumed, produced := c.renewer.take()
+		consumed, produced, stale := c.renewer.take()
 		for _, topic := range produced {
 			c.cl.PurgeTopicsFromProducing(topic) // all of it that was in flight has failed; the next try learns the new id
 		}
 		for _, topic := range consumed {
 			c.letGo(topic)
+			away = append(away, topic)
+		}
+		for _, topic := range stale {
+			c.letGoStale(topic)
 			away = append(away, topic)
 		}
 		away = slices.DeleteFunc(away, func(topic string) bool { return c.takeUp(ctx, topic) })
@@ -77,9 +82,21 @@ func (c *Consumer) renew(ctx context.Context) {
 // letGo gives a topic's partitions up without a commit, which would be taken for the new topic's, and has kgo forget it.
 func (c *Consumer) letGo(topic string) {
 	c.log.Warn("retriable: a topic was deleted; it is consumed again once it is made anew", "topic", topic)
-	c.giveUp(slices.DeleteFunc(slices.Clone(c.partitions()), func(p *partition) bool { return p.topic != topic }), ErrRevoked, 0, true)
+	c.giveUp(c.ofTopic(topic), ErrRevoked, 0, true)
 	c.cl.PurgeTopicsFromConsuming(topic)
 	c.cl.ResumeFetchTopics(topic) // fetchFailed paused it
+}
+
+// letGoStale has kgo forget a topic of which it believes to have partitions that we gave up. What was assigned of it since then is given up in
+// good order.
+func (c *Consumer) letGoStale(topic string) {
+	c.giveUp(c.ofTopic(topic), ErrRevoked, c.set.drainInRevoke(), false)
+	c.cl.PurgeTopicsFromConsuming(topic)
+	c.cl.ForceMetadataRefresh() // with patterns kgo finds it by that
+}
+
+func (c *Consumer) ofTopic(topic string) []*partition {
+	return slices.DeleteFunc(slices.Clone(c.partitions()), func(p *partition) bool { return p.topic != topic })
 }
 
 // takeUp consumes a topic again if it is there.

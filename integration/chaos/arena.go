@@ -43,7 +43,7 @@ type Arena struct {
 	slots             []*slot
 	nodes             []int32 // the brokers' ids
 	denying           sync.Mutex
-	remade            atomic.Int64 // when the retry topic was last there again, in ns; in the far future while it is not
+	barred            atomic.Int64 // until when no member could start, in ns; in the far future while none can
 
 	mu      sync.Mutex
 	all     []*process

@@ -361,7 +361,7 @@ func TestBadHistories(t *testing.T) {
 		}},
 		"a stop fails for no reason": {"stop", func() *tale {
 			x, m := whole()
-			m.drained(orders, 0).note(chaos.Event{Kind: chaos.Down, Text: "retriable: something"})
+			m.note(chaos.Event{Kind: chaos.Ready}).drained(orders, 0).note(chaos.Event{Kind: chaos.Down, Text: "retriable: something"})
 			return x
 		}},
 	} {

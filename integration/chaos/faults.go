@@ -96,13 +96,14 @@ func (a *Arena) on(s *slot, do func() error) error {
 }
 
 // revive sees to it that a process is in the slot. One that ended though nobody wanted it to is a failure. Of one that was told to stop the
-// check knows whether its errors had a reason; and one does not start without its retry topic.
+// check knows whether its errors had a reason; and one does not start without its retry
+// topic, or the right to write to it.
 func (a *Arena) revive(s *slot) {
 	p := s.member
 	if p != nil && p.running() {
 		return
 	}
-	early := p != nil && strings.Contains(p.stderr.String(), "the topic does not exist") && p.began.UnixNano() < a.remade.Load()
+	early := p != nil && strings.Contains(p.stderr.String(), "retriable: topic "+a.retry) && p.began.UnixNano() < a.barred.Load()
 	if p != nil && !p.killed() && !p.asked.Load() && !early {
 		a.note("%s ended: %v", p.Name, p.err)
 		a.fail(fmt.Errorf("%s ended: %w: %s\n%s", p.Name, p.err, p.stderr.String(), a.LogOf(p.Name)))
@@ -192,6 +193,7 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 		return kadm.NewACLs().Topics(a.retry).ResourcePatternType(kadm.ACLPatternLiteral).Deny("User:" + a.SASL.User).DenyHosts("*").Operations(kadm.OpWrite)
 	}
 	a.note("nobody may write to %s", a.retry)
+	defer a.bar()()
 	made, err := a.adm.CreateACLs(ctx, rule())
 	for _, r := range made {
 		err = errors.Join(err, r.Err)
@@ -221,11 +223,18 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 	}
 }
 
+// bar notes that no member can start now; what it returns notes that one can again.
+func (a *Arena) bar() (open func()) {
+	a.barred.Store(math.MaxInt64)
+	return func() { a.barred.Store(time.Now().UnixNano()) }
+}
+
 // remake deletes the retry topic and makes another of its name, once no broker knows the old one. What waits in it is gone.
 func (a *Arena) remake(ctx context.Context) error {
 	a.note("%s is deleted", a.retry)
-	a.remade.Store(math.MaxInt64)
-	defer func() { a.remade.Store(time.Now().UnixNano()) }()
+	a.denying.Lock()
+	defer a.denying.Unlock()
+	defer a.bar()()
 	gone := func() bool {
 		if _, err := a.adm.DeleteTopic(ctx, a.retry); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return false

@@ -259,8 +259,8 @@ func (x *index) wentAlong(acked int64) bool {
 
 // left sees that a member that returned an error had reason to.
 func (x *index) left(m *Member, down Event) {
-	if down.Text == "" {
-		return
+	if down.Text == "" || !slices.ContainsFunc(m.Events, func(e Event) bool { return e.Kind == Ready }) {
+		return // one that never began has not to say why
 	}
 	if !slices.ContainsFunc(m.Events, func(e Event) bool { return e.Kind == Uncommit || e.Kind == Drained && e.N > 0 }) {
 		x.wrong(-1, "stop", "%s returned %q, with nothing abandoned and no commit refused", m.Name, down.Text)

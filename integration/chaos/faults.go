@@ -193,7 +193,8 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 		return kadm.NewACLs().Topics(a.retry).ResourcePatternType(kadm.ACLPatternLiteral).Deny("User:" + a.SASL.User).DenyHosts("*").Operations(kadm.OpWrite)
 	}
 	a.note("nobody may write to %s", a.retry)
-	defer a.bar()()
+	open := a.bar()
+	defer open()
 	made, err := a.adm.CreateACLs(ctx, rule())
 	for _, r := range made {
 		err = errors.Join(err, r.Err)
@@ -234,7 +235,8 @@ func (a *Arena) remake(ctx context.Context) error {
 	a.note("%s is deleted", a.retry)
 	a.denying.Lock()
 	defer a.denying.Unlock()
-	defer a.bar()()
+	open := a.bar()
+	defer open()
 	gone := func() bool {
 		if _, err := a.adm.DeleteTopic(ctx, a.retry); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return false

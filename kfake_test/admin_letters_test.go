@@ -37,14 +37,14 @@ func TestLettersGoBackToTheirConsumer(t *testing.T) {
 				t.Errorf("%s: %s/%d, key %q, headers %v, time %v, want it as first produced", m.Value, m.Topic, m.Partition, m.Key, m.Headers, m.Timestamp)
 			}
 			return nil
-		}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.MaxAttempts(2), retriable.MaxElapsed(time.Hour)))
+		}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.MaxAttempts(2), retriable.MaxElapsed(time.Minute)))
 		for _, v := range []string{"a", "b", "never"} {
 			b.send(&kgo.Record{
 				Topic: "orders", Key: []byte("k"), Value: []byte(v), Headers: []kgo.RecordHeader{textHeader("tenant", "x")},
 				Timestamp: time.UnixMilli(946684800001),
 			})
 		}
-		pass(2 * time.Hour)
+		pass(2 * time.Minute)
 		a, done := b.outside()
 		defer done()
 		n := 0
@@ -63,13 +63,13 @@ func TestLettersGoBackToTheirConsumer(t *testing.T) {
 
 		mended.Store(true)
 		wantEqual(t, "a dry run: sent", b.replay(a, admin.Replay{From: "orders.dead", To: "orders.retry", Group: "billing", Topic: "orders", DryRun: true}).Sent, 3)
-		pass(time.Minute)
+		pass(10 * time.Second)
 		wantEqual(t, "deliveries after a dry run", len(l.all()), 6)
 		wantEqual(t, "sent", b.replay(a, sendBack()).Sent, 3)
-		pass(time.Hour)
+		pass(2 * time.Minute)
 		wantEqual(t, "deliveries", fmt.Sprint(len(l.of("a")), len(l.of("b")), len(l.of("never"))), "3 3 4")
 		wantEqual(t, "sent by the next replay", b.replay(a, sendBack()).Sent, 1)
-		pass(time.Hour)
+		pass(2 * time.Minute)
 		wantEqual(t, "deliveries", fmt.Sprint(len(l.of("a")), len(l.of("b")), len(l.of("never"))), "3 3 6")
 		c.clean()
 	})
@@ -229,6 +229,40 @@ func TestAReplayThatIsCutOffGoesOn(t *testing.T) {
 }
 
 var errCrash = errors.New("a crash")
+
+// What was sent is kept for longer than commits are: as the version of the request can say that still could.
+func TestWhatWasSentIsKept(t *testing.T) {
+	bubble(t, letterTopics, func(b *bed) {
+		for i := range 10 {
+			b.send(deadLetter(int32(i%2), "billing", i, "permanent failure"))
+		}
+		kept := map[int32]int64{}
+		b.cluster.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			req := kreq.(*kmsg.OffsetCommitRequest)
+			if req.RetentionTimeMillis > 9*365*24*3600*1000 && req.GetVersion() <= 4 && req.Group == admin.ReplayGroup("billing") {
+				kept[req.Topics[0].Partitions[0].Partition] = req.Topics[0].Partitions[0].Offset
+			}
+			return nil, nil, false
+		})
+		a, done := b.outside()
+		defer done()
+		res := b.replay(a, sendBack())
+		wantEqual(t, "kept", spaced(res.Kept, kept), "true map[0:5 1:5]")
+		clear(kept)
+		r := sendBack()
+		r.DryRun = true
+		b.replay(a, r)
+		wantEqual(t, "kept by a dry run", len(kept), 0)
+		b.replay(a, sendBack())
+		wantEqual(t, "kept by a replay that had nothing to send", kept, map[int32]int64{0: 5, 1: 5})
+
+		b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: kerr.GroupAuthorizationFailed, Count: -1})
+		b.send(deadLetter(0, "billing", 11, "permanent failure"))
+		res = b.replay(a, sendBack())
+		wantEqual(t, "sent and kept where it may not be", spaced(res.Sent, res.Kept), "1 false")
+	})
+}
 
 // Two replays at once: the second cuts the first off, and each letter is sent once.
 func TestASecondReplayCutsTheFirstOff(t *testing.T) {

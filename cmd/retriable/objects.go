@@ -126,11 +126,12 @@ type replayJSON struct {
 	Unmatched   int             `json:"unmatched"`
 	Incomplete  int             `json:"incomplete"`
 	TooLarge    int             `json:"too_large"`
+	Kept        bool            `json:"kept"`
 	Until       map[int32]int64 `json:"until"`
 }
 
 func replayObject(r admin.ReplayResult, dry bool) replayJSON {
-	return replayJSON{dry, r.Sent, r.Already, r.OtherGroups, r.OtherTopics, r.Foreign, r.Unmatched, r.Incomplete, r.TooLarge, r.Until}
+	return replayJSON{dry, r.Sent, r.Already, r.OtherGroups, r.OtherTopics, r.Foreign, r.Unmatched, r.Incomplete, r.TooLarge, r.Kept, r.Until}
 }
 
 type purgeObject struct {

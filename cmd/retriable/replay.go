@@ -98,6 +98,9 @@ func (a *app) replay(ctx context.Context, c *admin.Client, r admin.Replay, yes b
 		plan.Sent = res.Sent
 		a.leftAlone(plan)
 	}
+	if !res.Kept && res.Sent > 0 && !a.json {
+		fmt.Fprintln(a.out, "The broker forgets what was sent after offsets.retention.minutes: purge it before, or it may be sent again.")
+	}
 	return err
 }
 

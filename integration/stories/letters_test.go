@@ -144,7 +144,7 @@ func TestTenThousandLettersGoBack(t *testing.T) {
 		return len(handled) == all
 	})
 	res, err = a.Replay(b.limit, admin.Replay{From: dead, To: retry, Group: group, Topic: orders})
-	b.wantEqual("sent by one more replay", fmt.Sprint(res.Sent, err), "0 <nil>")
+	b.wantEqual("sent by one more replay, and kept", fmt.Sprint(res.Sent, res.Kept, err), "0 true <nil>")
 	b.await("the retry topic is finished", 30*time.Second, func() bool {
 		g, err := a.Status(b.limit, group)
 		if err != nil {

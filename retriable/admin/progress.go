@@ -18,8 +18,9 @@ import (
 // and the map of those above in the commit's metadata. So a letter is sent once, whatever filters the replays had, and a page of letters
 // goes with its progress in one transaction.
 
-// ReplayGroup is the name of the group whose commits tell what was sent back to a consumer group. Nobody is a member of it. Kafka forgets its
-// commits offsets.retention.minutes (7 days) after the last of them.
+// ReplayGroup is the name of the group whose commits tell what was sent back to a consumer group. Nobody is a member of it. Its
+// commits are kept for ten years, but for those of a replay that was killed, which Kafka forgets after offsets.retention.minutes (7 days) unless
+// one that ends comes by in time.
 func ReplayGroup(group string) string { return "retriable.replay." + group }
 
 // progress is what was sent back of one partition.

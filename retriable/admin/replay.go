@@ -59,6 +59,10 @@ type ReplayResult struct {
 	TooLarge    int // key and headers leave no room in a record of the retry topic, or the value is too large to be joined again
 
 	Until map[int32]int64 // letters were looked at up to here
+
+	// Kept says that the note of what was sent stays for ten years. If not, Kafka forgets it offsets.retention.minutes (7 days) after the last
+	// replay, and what still lies there would be sent again. Of a dry run it says nothing.
+	Kept bool
 }
 
 // ErrProgressFull says that the letters to send lie so scattered that what was sent cannot be written down, in the 4,096 characters that a
@@ -167,7 +171,11 @@ func (c *Client) Replay(ctx context.Context, r Replay) (ReplayResult, error) {
 			run.sent[p] = &progress{base: b.From}
 		}
 	}
-	return run.result, run.all(ctx, bounds)
+	err = run.all(ctx, bounds)
+	if !r.DryRun && !errors.Is(err, ErrReplaced) {
+		run.result.Kept = c.keep(ctx, r.From, r.Group, run.sent) == nil
+	}
+	return run.result, err
 }
 
 // replaying is one replay at work.

@@ -1,4 +1,5 @@
-"""Sends with retriable_kafka_client's BaseProducer what it is told, a line of JSON a message, and answers each with a line."""
+"""Sends with retriable_kafka_client's BaseProducer what it is told, a line of JSON a message, and answers each with a line. The first line says
+that it has started."""
 
 import base64
 import hashlib
@@ -21,6 +22,7 @@ producer = BaseProducer(
         additional_settings={"security.protocol": "PLAINTEXT", "log_level": 3, **settings["kafka"]},
     )
 )
+print("{}", flush=True)
 for line in sys.stdin:
     told = json.loads(line)
     if told.get("size"):

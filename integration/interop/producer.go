@@ -56,6 +56,9 @@ func (p *Python) Producer(tb testing.TB, s Sending) *Producer {
 	}
 	c := &Producer{answers: make(chan []byte, 1)}
 	c.process = p.start(tb, produceScript, s, func(line []byte) { c.answers <- line })
+	if err := c.answer(); err != nil {
+		tb.Fatal(err)
+	}
 	return c
 }
 
@@ -65,22 +68,30 @@ func (p *Producer) Send(messages ...Message) error {
 		if err := p.tell(m); err != nil {
 			return fmt.Errorf("the Python producer: %w", err)
 		}
-		select {
-		case line := <-p.answers:
-			var refused SendError
-			if err := json.Unmarshal(line, &refused); err != nil {
-				return err
-			}
-			if refused.Text != "" {
-				return &refused
-			}
-		case <-p.ended:
-			return fmt.Errorf("the Python producer has ended: %w", p.err)
-		case <-time.After(time.Minute):
-			return errors.New("the Python producer does not answer")
+		if err := p.answer(); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// answer waits for the next.
+func (p *Producer) answer() error {
+	select {
+	case line := <-p.answers:
+		var refused SendError
+		if err := json.Unmarshal(line, &refused); err != nil {
+			return err
+		}
+		if refused.Text != "" {
+			return &refused
+		}
+		return nil
+	case <-p.ended:
+		return fmt.Errorf("the Python producer has ended: %w", p.err)
+	case <-time.After(time.Minute):
+		return errors.New("the Python producer does not answer")
+	}
 }
 
 // Close ends the producer.

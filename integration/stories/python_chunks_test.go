@@ -41,23 +41,25 @@ func blobAt(id, size int) string {
 func TestGoSplitsAndPythonJoins(t *testing.T) {
 	b := beside(t, 2*time.Minute)
 	topic, group := b.topic("orders", 1), b.name("group")
-	sizes := []int{large, small, huge, large, small, large, huge}
-	p := b.producer()
-	failed := make(chan error, len(sizes))
-	for id, size := range sizes { // at once: their chunks interleave
-		go func() {
-			r := &kgo.Record{Topic: topic, Value: interop.Filler(id, size), Headers: []kgo.RecordHeader{{Key: "tenant", Value: []byte("blue")}}}
-			if id%2 == 0 {
-				r.Key = []byte("key")
-			}
-			if id == 3 {
-				failed <- b.cl.ProduceSync(b.limit, retriable.Split(r, 900_000)...).FirstErr()
-				return
-			}
-			failed <- p.Produce(b.limit, r)
-		}()
+	sizes := []int{huge, large, small, large, large, huge, small, large}
+	record := func(id int) *kgo.Record {
+		r := &kgo.Record{Topic: topic, Value: interop.Filler(id, sizes[id]), Headers: []kgo.RecordHeader{{Key: "tenant", Value: []byte("blue")}}}
+		if id%2 == 0 {
+			r.Key = []byte("key")
+		}
+		return r
 	}
-	for range sizes {
+	var split [][]*kgo.Record
+	for id := range 5 {
+		split = append(split, retriable.Split(record(id), 900_000))
+	}
+	failed := make(chan error, 3)
+	p := b.producer()
+	for id := 5; id < len(sizes); id++ {
+		go func() { failed <- p.Produce(b.limit, record(id)) }()
+	}
+	b.produce(inTurn(split)...)
+	for range cap(failed) {
 		if err := <-failed; err != nil {
 			t.Fatal(err)
 		}
@@ -76,6 +78,19 @@ func TestGoSplitsAndPythonJoins(t *testing.T) {
 		}
 	}
 	b.wantAllCommitted(group, topic)
+}
+
+// inTurn takes one of each list in turn.
+func inTurn(lists [][]*kgo.Record) (rs []*kgo.Record) {
+	for i, more := 0, true; more; i++ {
+		more = false
+		for _, list := range lists {
+			if i < len(list) {
+				rs, more = append(rs, list[i]), true
+			}
+		}
+	}
+	return rs
 }
 
 // interleaved counts records of one partition that lie between two chunks of another message.

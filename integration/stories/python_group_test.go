@@ -246,7 +246,8 @@ func (g *mixed) account(n int, complete bool) {
 //
 // One that is killed has not committed what it handled last: it commits when the next record comes.
 //
-// One that was refused a commit while the group moved on goes on as if it had not been.
+// One that gives a partition up has not committed either what was refused while the group moved on, nor what ended just then: it waits for its
+// handlers, and not for what it does after them, the write of a copy above all.
 //
 // One that does commit does without the map of what is finished above the offset, neither reading nor writing it, and at times commits late, what it
 // was refused before. So what was finished above comes again.
@@ -256,25 +257,26 @@ func (g *mixed) explain(first, second mixedCall) string {
 			return "a Python member was killed"
 		}
 	}
-	if strings.HasPrefix(first.member, "Python") && g.pythonCommits(first, second, true) {
-		return "a Python member's commit was refused"
+	passed := func(offset int64) bool { return offset > first.source.Offset }
+	below := func(offset int64) bool { return !passed(offset) }
+	if strings.HasPrefix(first.member, "Python") && !g.pythonCommits(first, second, passed) {
+		return "a Python member had not committed it"
 	}
-	if first.source.Topic == g.retry && strings.HasPrefix(second.member, "Python") || g.pythonCommits(first, second, false) {
+	if first.source.Topic == g.retry && strings.HasPrefix(second.member, "Python") || g.pythonCommits(first, second, below) {
 		return "a Python member does without the map"
 	}
 	return ""
 }
 
-// pythonCommits reports whether between two deliveries from somewhere a Python member committed an offset not above, or was refused a commit.
-func (g *mixed) pythonCommits(first, second mixedCall, refused bool) bool {
+// pythonCommits reports whether between two deliveries from somewhere a Python member committed such an offset of the partition.
+func (g *mixed) pythonCommits(first, second mixedCall, such func(offset int64) bool) bool {
 	for _, m := range g.snakes {
 		for _, e := range m.Events("commit") {
-			if at := unix(e.At); at.Before(first.ended) || at.After(second.began) || refused != (e.Error != "") {
+			if at := unix(e.At); e.Error != "" || at.Before(first.ended) || at.After(second.began) {
 				continue
 			}
 			for _, o := range e.Offsets {
-				if offset, ok := o[2].(float64); o[0] == first.source.Topic && o[1] == float64(first.source.Partition) &&
-					ok && (refused || int64(offset) <= first.source.Offset) {
+				if offset, ok := o[2].(float64); ok && o[0] == first.source.Topic && o[1] == float64(first.source.Partition) && such(int64(offset)) {
 					return true
 				}
 			}

@@ -59,6 +59,7 @@ func (h *hops) atPython(attempt int) {
 		}
 		return h.ends(h.retry)[0] == int64(attempt)
 	})
+	h.noted()
 	h.leave(m)
 	for _, e := range m.Events("call") {
 		h.calls <- fmt.Sprintf("Python's call %d of %s", e.N, e.ID)
@@ -68,6 +69,12 @@ func (h *hops) atPython(attempt int) {
 			h.Errorf("attempt %d: Python has %s", attempt, e.Message)
 		}
 	}
+}
+
+// noted gives a Python member the time to note that a copy is written: it stops without waiting for that, and then has not committed.
+func (b *peers) noted() {
+	b.Helper()
+	b.pass(300 * time.Millisecond)
 }
 
 // here is the same with a member of this library.

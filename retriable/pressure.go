@@ -231,11 +231,12 @@ func (c *Consumer) relieveLoop(ctx context.Context) {
 			return
 		case <-c.relief:
 		}
+		began := time.Now()
 		c.relax()
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(reliefEvery):
+		case <-time.After(max(reliefEvery, 20*time.Since(began))): // it costs what is pending: a twentieth of a core at most
 		}
 	}
 }

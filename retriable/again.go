@@ -2,6 +2,7 @@ package retriable
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -77,6 +78,11 @@ func (p *partition) pickOldest(l load, now int64) (moved []*item, next int64) {
 			return moved, maxDue
 		}
 		it := seg.Owner.item(i)
+		if it != nil && it.assembly() != nil { // a message in chunks, of which each comes by
+			if it = it.carrier(); slices.Contains(moved, it) {
+				continue
+			}
+		}
 		if it == nil || it.State() != watermark.Held || !p.retry && it.attempt.Load() > 1 { // or it waits in place, and its lane with it
 			return moved, now + againLater.Milliseconds() // whatever is moved behind it the watermark stays
 		}

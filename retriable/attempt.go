@@ -24,6 +24,7 @@ type attempt struct {
 	began    time.Time // zero if nobody wants to know
 	waited   time.Duration
 	timedOut bool // the handler's time had passed when it returned
+	deferred bool // its first, of a scheduled record that was written again
 
 	// What its error said; see inspect.
 	text     string
@@ -134,8 +135,9 @@ func (w *worker) handle(p *partition, it *item) *item {
 	} else {
 		a.was.headers = m.Headers
 	}
-	a.was.topic, a.was.partition, a.was.offset = p.topic, p.partition, it.offset
+	a.was.topic, a.was.partition, a.was.offset = m.Source.Topic, m.Source.Partition, m.Source.Offset
 	if p.retry {
+		a.deferred = a.number == 1 && p.t.scheduled > 0
 		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset
 	}
 	if p.c.set.client.hooked {
@@ -169,7 +171,7 @@ func (w *worker) call(a *attempt) (err error) {
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
 	a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
-	if t.filter != nil && !a.p.retry && !a.it.asked {
+	if t.filter != nil && !a.it.asked && (!a.p.retry || a.deferred) {
 		if !t.filter(a.m.Record) {
 			return errFiltered
 		}

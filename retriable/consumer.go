@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
 
 // Consumer is one member of a consumer group. Make it with [New], run it once with [Consumer.Run]. All methods may be called from any
@@ -22,6 +23,10 @@ type Consumer struct {
 	log  *slog.Logger
 	hook hookSet
 	pool *pool
+
+	joiner       *wire.Joiner // the gate's
+	joinDue      atomic.Int64 // when the first incomplete message is given up, in ms; maxDue if there is none
+	chunksLogged time.Time    // guarded by failMu
 
 	retries map[string]*topic // by the name of the retry topic
 	names   map[string]*topic // by the name of the base topic
@@ -91,11 +96,12 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	}
 	c := &Consumer{
 		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
-		retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
+		joiner: wire.NewJoiner(cfg.chunks), retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
 		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
 		count: make([]counts, 4*cfg.concurrency),
 	}
+	c.joinDue.Store(maxDue)
 	c.mapLimit.Store(watermark.MaxMetadata)
 	c.assigned.Store(new([]*partition))
 	c.waker.kick = make(chan struct{}, 1)
@@ -106,6 +112,9 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	}
 	c.timed = len(c.hook.handled) > 0
 	for _, t := range set.topics {
+		if t.scheduled > 0 && t.retry == "" {
+			c.log.Warn("retriable: Scheduled without a RetryTopic: what waits holds its partition's committed offset until it is due", "topic", t.name, "limit", t.scheduled)
+		}
 		if t.re == nil {
 			c.names[t.name] = t
 		}

@@ -259,7 +259,7 @@ func (p *partition) untouched(it *item) *attempt {
 	a := &attempt{p: p, it: it, m: &m, number: m.Attempt, first: m.FirstFailure, last: m.LastError, rec: m.Record}
 	a.was = was{
 		key: m.Key, value: m.Value, headers: m.Headers, time: m.Timestamp, context: m.Context,
-		topic: p.topic, partition: p.partition, offset: it.offset,
+		topic: p.topic, partition: p.partition, offset: m.Source.Offset,
 	}
 	if p.retry {
 		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset

@@ -205,6 +205,10 @@ func (c *Consumer) delay(ctx context.Context) {
 		began := time.Now()
 		next, bar := int64(maxDue), c.unbar(began)
 		now := began.UnixMilli()
+		if c.joinDue.Load() <= now {
+			c.giveUpChunks()
+		}
+		next = min(next, c.joinDue.Load())
 		for _, p := range c.partitions() {
 			due := p.nextDue.Load()
 			if due <= now {

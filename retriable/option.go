@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
 
 // Option configures a Consumer. Options only record what they are given; [New] checks them together. Where one is
@@ -42,6 +44,7 @@ type config struct {
 	commitInterval  time.Duration
 	stuckAfter      time.Duration
 	maxCrashes      int
+	chunks          wire.Limits
 	create          *createTopics
 	middleware      []Middleware
 	hooks           []Hook
@@ -65,6 +68,7 @@ func defaultConfig(group string) *config {
 		commitInterval:  time.Second,
 		stuckAfter:      time.Minute,
 		maxCrashes:      3,
+		chunks:          wire.DefaultLimits(),
 	}
 }
 
@@ -155,6 +159,29 @@ func StuckAfter(d time.Duration) Option { return option(func(c *config) { c.stuc
 // record, each within StuckAfter of its start, are taken for it. And it does not find what ends the process before a handler is called,
 // as the decoding of a batch.
 func MaxCrashes(n int) Option { return option(func(c *config) { c.maxCrashes = n }) }
+
+// MaxChunks bounds the chunks of one message. The default is 1,024. What claims to have more is not joined: its chunks go to the
+// dead-letter topic one by one.
+func MaxChunks(n int) Option { return option(func(c *config) { c.chunks.MaxChunks = n }) }
+
+// MaxMessageBytes bounds the value of a message that is joined from chunks. The default is 64 MiB. The chunks of a larger one go to
+// the dead-letter topic one by one.
+func MaxMessageBytes(n int) Option { return option(func(c *config) { c.chunks.MaxMessageBytes = n }) }
+
+// MaxJoining bounds how many messages may be incomplete at once, over all partitions. The default is 64. The chunks of one more go
+// to the dead-letter topic one by one. Raise it where more producers than that write messages in chunks at once.
+func MaxJoining(messages int) Option {
+	return option(func(c *config) { c.chunks.MaxGroups = messages })
+}
+
+// MaxJoiningBytes bounds the memory of the chunks of incomplete messages, over all partitions, beside MaxPendingBytes. The default is
+// 256 MiB. A message for whose chunk none is left goes to the dead-letter topic, chunk by chunk.
+func MaxJoiningBytes(n int64) Option { return option(func(c *config) { c.chunks.MaxBytes = n }) }
+
+// JoinTimeout is how long after its first chunk was read a message may be incomplete. The default is 15 min. What came of it then goes to
+// the dead-letter topic, chunk by chunk; until then its first chunk holds the partition's committed offset. Raise it if producers
+// may take longer between two chunks.
+func JoinTimeout(d time.Duration) Option { return option(func(c *config) { c.chunks.Deadline = d }) }
 
 // CreateTopics has Run create the retry and dead-letter topics that are missing, with so many partitions and replicas
 // (-1: the broker's default). Retry topics keep records a week longer than the longest wait, dead-letter topics for ever,

@@ -72,11 +72,12 @@ type partition struct {
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
 	heldBytes  int64   // of the records in the heaps
 	producing  map[*write]struct{}
-	end        int64   // the log's end as last seen
-	committed  int64   // the last accepted commit; -1 for none
-	text       string  // the map that came with it
-	fill       float64 // of what its metadata can hold
-	cutting    bool    // the last accepted map was cut
+	joining    map[int64]*item // chunks of incomplete messages, by offset; nil until there was one
+	end        int64           // the log's end as last seen
+	committed  int64           // the last accepted commit; -1 for none
+	text       string          // the map that came with it
+	fill       float64         // of what its metadata can hold
+	cutting    bool            // the last accepted map was cut
 	crash      crashes
 	blocked    error     // why it cannot be fetched on, nil mostly
 	stalls     int       // fetch errors in a row
@@ -93,7 +94,11 @@ type (
 	segment = watermark.Segment[*run]
 )
 
+// name is the position of an item as everybody is told it: of a message in chunks that of the first.
 func (p *partition) name(it *item) Position {
+	if a := it.assembly(); a != nil {
+		return p.at(a.first)
+	}
 	return p.at(it.offset)
 }
 
@@ -213,6 +218,10 @@ type load struct {
 func (p *partition) load() load {
 	low, _ := p.window.Advance()
 	l := load{held: p.heap.held + p.inPlace.held, maxHeld: p.maxHeld(), low: low, span: p.window.Next() - low, ahead: p.ahead(), bytes: p.heldBytes + int64(len(p.stash))*p.c.recordSize.Load()}
+	if len(p.joining) > 0 && l.span > p.c.set.maxWindow/2 {
+		l.low = p.aboveJoining(low) // incomplete messages never stop the reading of their partition: it might be for their last chunk
+		l.span = p.window.Next() - l.low
+	}
 	kept := p.open[:0]
 	for _, r := range p.open {
 		n, b := r.pending()

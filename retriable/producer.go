@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"sync"
+	"sync/atomic"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -21,14 +21,7 @@ type Producer struct {
 	log   *slog.Logger
 	sizes *sizes
 
-	mu     sync.Mutex // guards topics. A leaf
-	topics map[string]*produced
-}
-
-// produced is what a Producer knows of a topic beside its size.
-type produced struct {
-	turn  chan struct{} // 1-buffered: held by who asks for the topic's size; with alone, by who writes
-	alone bool          // records are written one by one, for batches of several were refused; guarded by Producer.mu
+	asking chan struct{} // 1-buffered: held by who asks for a topic's size
 }
 
 // NewProducer checks all options together and returns a Producer. It touches no network. What is wrong is reported all at once, as by
@@ -52,7 +45,7 @@ func NewProducer(opts ...ProducerOption) (*Producer, error) {
 	if err := errors.Join(ck.errs...); err != nil {
 		return nil, err
 	}
-	p := &Producer{log: cfg.logger, sizes: newSizes(facts), topics: map[string]*produced{}}
+	p := &Producer{log: cfg.logger, sizes: newSizes(facts), asking: make(chan struct{}, 1)}
 	if p.log == nil {
 		p.log = slog.Default()
 	}
@@ -103,7 +96,7 @@ func (p *Producer) produce(ctx context.Context, r *kgo.Record) (written *kgo.Rec
 	for tries := 1; ; tries++ {
 		limit, _ := p.sizes.limit(r.Topic)
 		c := *r // a record that was refused must not be produced again by itself
-		parts, err := wire.SplitRecord(&c, newGroup(), limit)
+		parts, err := wire.SplitSparing(&c, newGroup(), limit, wire.DefaultLimits())
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", kerr.MessageTooLarge, err)
 		}
@@ -117,34 +110,14 @@ func (p *Producer) produce(ctx context.Context, r *kgo.Record) (written *kgo.Rec
 	}
 }
 
-// topic returns what is known of a topic.
-func (p *Producer) topic(name string) (t *produced, alone bool) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if t = p.topics[name]; t == nil {
-		t = &produced{turn: make(chan struct{}, 1)}
-		p.topics[name] = t
-	}
-	return t, t.alone
-}
-
-// take waits for the topic's turn.
-func (t *produced) take(ctx context.Context) error {
+// ask learns a topic's size before kgo first writes to it, since kgo bounds its batches by what it is told then. One asks for all.
+func (p *Producer) ask(ctx context.Context, topic string) error {
 	select {
-	case t.turn <- struct{}{}:
-		return nil
+	case p.asking <- struct{}{}:
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// ask learns a topic's size before kgo first writes to it, since kgo bounds its batches by what it is told then. One asks for all.
-func (p *Producer) ask(ctx context.Context, topic string) error {
-	t, _ := p.topic(topic)
-	if err := t.take(ctx); err != nil {
-		return err
-	}
-	defer func() { <-t.turn }()
+	defer func() { <-p.asking }()
 	if _, known := p.sizes.limit(topic); known {
 		return nil
 	}
@@ -154,13 +127,8 @@ func (p *Producer) ask(ctx context.Context, topic string) error {
 // learn makes of a refusal what there is to learn: at first perhaps only that it was refused for what else was in its batch, or that the
 // topic has another size by now; then that it takes less than so many bytes.
 func (p *Producer) learn(ctx context.Context, topic string, size, tries int) error {
-	t, _ := p.topic(topic)
-	p.mu.Lock()
-	first := !t.alone
-	t.alone = true
-	p.mu.Unlock()
-	if first {
-		p.log.Warn("retriable: a topic refused a record as too large that it should take; from now on its records are written one by one",
+	if p.sizes.tooLarge(topic) {
+		p.log.Warn("retriable: a topic refused a record as too large that it should take; for a while its records are written one by one",
 			"topic", topic, "bytes", size)
 	}
 	if tries == 1 {
@@ -172,13 +140,6 @@ func (p *Producer) learn(ctx context.Context, topic string, size, tries int) err
 
 // write writes a record, or its chunks: the first by itself, the others to the same partition.
 func (p *Producer) write(ctx context.Context, parts []*kgo.Record) (first *kgo.Record, err error) {
-	t, alone := p.topic(parts[0].Topic)
-	if alone {
-		if err := t.take(ctx); err != nil {
-			return nil, err
-		}
-		defer func() { <-t.turn }()
-	}
 	if err := p.await(ctx, parts[:1]); err != nil {
 		return nil, err
 	}
@@ -187,21 +148,21 @@ func (p *Producer) write(ctx context.Context, parts []*kgo.Record) (first *kgo.R
 	for _, r := range rest {
 		r.Context = there //nolint:fatcontext // the same for each: nothing is nested
 	}
-	for len(rest) > 0 && err == nil {
-		n := len(rest)
-		if alone {
-			n = 1
-		}
-		err, rest = p.await(ctx, rest[:n]), rest[n:]
-	}
-	return first, err
+	return first, p.await(ctx, rest)
 }
 
 // await writes records and waits for all acks, or for ctx: that is no deadline to kgo once a batch is on its way.
 func (p *Producer) await(ctx context.Context, rs []*kgo.Record) error {
 	acks := make(chan error, len(rs))
 	for _, r := range rs {
-		p.cl.Produce(ctx, r, func(_ *kgo.Record, err error) { acks <- err })
+		leave, err := p.turn(ctx, r.Topic)
+		if err != nil {
+			return err
+		}
+		p.cl.Produce(ctx, r, func(_ *kgo.Record, err error) {
+			leave()
+			acks <- err
+		})
 	}
 	var failed error
 	for range rs {
@@ -215,4 +176,26 @@ func (p *Producer) await(ctx context.Context, rs []*kgo.Record) error {
 		}
 	}
 	return failed
+}
+
+// turn waits until a record may be written to the topic: at once, unless it is written one by one.
+func (p *Producer) turn(ctx context.Context, topic string) (leave func(), err error) {
+	var taken atomic.Bool
+	turn := make(chan func(), 1)
+	p.sizes.enter(topic, func(leave func()) {
+		if taken.Swap(true) {
+			leave() // nobody waits any more
+			return
+		}
+		turn <- leave
+	})
+	select {
+	case leave = <-turn:
+		return leave, nil
+	case <-ctx.Done():
+		if taken.Swap(true) {
+			(<-turn)()
+		}
+		return nil, ctx.Err()
+	}
 }

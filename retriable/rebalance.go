@@ -188,7 +188,10 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 	for _, p := range mine {
 		c.pool.remove(p)
 	}
-	c.gate.shut(func() { c.setPaused(mine, ^0, false) }) // a pause would outlive the assignment
+	c.gate.shut(func() {
+		c.setPaused(mine, ^0, false) // a pause would outlive the assignment
+		c.forgetChunks(mine)
+	})
 	if !lost {
 		drain(mine, timeout)
 	}
@@ -264,10 +267,15 @@ func (p *partition) fence(out *outcome) Drained {
 	p.window.Advance()
 	d := Drained{Topic: p.topic, Partition: p.partition}
 	for seg, i := range p.window.Unresolved() {
-		switch seg.Slots()[i].State() {
-		case watermark.Running, watermark.Producing:
+		it, at := seg.Owner.item(i), p.at(seg.Offset(i))
+		if it != nil {
+			at = p.name(it)
+		}
+		switch s := seg.Slots()[i].State(); {
+		case it != nil && it.carrier() != it: // a chunk of what is counted elsewhere
+		case s == watermark.Running, s == watermark.Producing:
 			d.Abandoned++
-			out.abandoned = append(out.abandoned, p.at(seg.Offset(i)))
+			out.abandoned = append(out.abandoned, at)
 		default:
 			d.Dropped++
 		}
@@ -277,6 +285,7 @@ func (p *partition) fence(out *outcome) Drained {
 	p.heldBytes = 0
 	d.Dropped += len(p.stash)
 	p.stash = nil
+	p.joining = nil
 	p.first, p.last, p.open, p.heap, p.inPlace, p.lanes = nil, nil, nil, dueHeap{}, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
 	p.moveAt.Store(maxDue)

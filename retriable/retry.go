@@ -145,10 +145,11 @@ func ceilMilli(t time.Time) time.Time {
 
 // resolve ends a record for good.
 func (p *partition) resolve(it *item) {
-	it.Done()
-	if it.own.Load() != nil {
-		it.own.Store(nil)
+	if it.assembly() != nil {
+		p.mu.Lock() // all chunks of a message at once
+		defer p.mu.Unlock()
 	}
+	it.end()
 }
 
 func (p *partition) drop(a *attempt, err error) {

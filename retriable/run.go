@@ -56,13 +56,14 @@ const inHeap = math.MaxUint32
 // own is the message of an item that needs one before a worker comes: a retry's, or one in memory of its own.
 type own struct {
 	Message
-	size  int64 // of key, value and headers
-	moved int64 // when it was last written again, in ms, 0 for never
+	size  int64     // of key, value and headers
+	moved int64     // when it was last written again, in ms, 0 for never
+	of    *assembly // of a chunk whose message is complete, or given up. Guarded by p.mu until others see the item
 }
 
 // keep gives an item a message of its own, and the number of its attempt to those who look from outside.
 func (it *item) keep(m Message) {
-	it.own.Store(&own{Message: m, size: recordBytes(m.Record)})
+	it.own.Store(&own{Message: m, size: recordBytes(m.Record), of: it.assembly()})
 	it.attempt.Store(int32(m.Attempt))
 	it.rec = nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -19,11 +20,75 @@ const unknownLimit = 1_000_012
 type sizes struct {
 	most int // what one request can carry
 
-	mu sync.Mutex // a leaf
-	of map[string]int
+	mu    sync.Mutex // guards the rest. A leaf
+	of    map[string]int
+	queue map[string]*oneByOne // of topics that have refused a record
 }
 
-func newSizes(f *clientFacts) *sizes { return &sizes{most: f.maxWrite, of: map[string]int{}} }
+// oneByOne is the queue of a topic that refused a record as too large. For a while its records are written one by one: the answer is
+// for all of a batch, and kgo keeps the bound of batches that it was first told.
+type oneByOne struct {
+	until   time.Time
+	busy    bool
+	waiting []func()
+}
+
+// cautious is how long after a refusal a topic's records are written one by one.
+const cautious = time.Minute
+
+func newSizes(f *clientFacts) *sizes {
+	return &sizes{most: f.maxWrite, of: map[string]int{}, queue: map[string]*oneByOne{}}
+}
+
+// enter runs write, which must call leave once it is answered: at once, or if records are written one by one when it is its turn.
+func (s *sizes) enter(topic string, write func(leave func())) {
+	s.mu.Lock()
+	q := s.queue[topic]
+	if q == nil {
+		s.mu.Unlock()
+		write(func() {})
+		return
+	}
+	leave := func() { s.leave(topic, q) }
+	if q.busy {
+		q.waiting = append(q.waiting, func() { write(leave) })
+		s.mu.Unlock()
+		return
+	}
+	q.busy = true
+	s.mu.Unlock()
+	write(leave)
+}
+
+// leave lets the next one in. With nobody waiting, and no refusal for a while, the queue ends.
+func (s *sizes) leave(topic string, q *oneByOne) {
+	s.mu.Lock()
+	if len(q.waiting) == 0 {
+		q.busy = false
+		if time.Now().After(q.until) && s.queue[topic] == q {
+			delete(s.queue, topic)
+		}
+		s.mu.Unlock()
+		return
+	}
+	next := q.waiting[0]
+	q.waiting = q.waiting[1:]
+	s.mu.Unlock()
+	next()
+}
+
+// tooLarge notes a refusal and reports whether it is the first for a while.
+func (s *sizes) tooLarge(topic string) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queue[topic]
+	if first = q == nil; first {
+		q = &oneByOne{}
+		s.queue[topic] = q
+	}
+	q.until = time.Now().Add(cautious)
+	return first
+}
 
 // limit returns how large a record the topic takes, and whether that is known.
 func (s *sizes) limit(topic string) (n int, known bool) {

@@ -40,7 +40,7 @@ func DeliverAt(t time.Time) SendOption { return sendOption(func(s *sending) { s.
 // it would take more than 1,024 chunks or has more than 64 MiB, which no consumer joins by default.
 func Split(r *kgo.Record, limit int, opts ...SendOption) []*kgo.Record {
 	r = prepare(r, opts)
-	parts, err := wire.SplitRecord(r, newGroup(), limit)
+	parts, err := wire.SplitSparing(r, newGroup(), limit, wire.DefaultLimits())
 	if err != nil {
 		return []*kgo.Record{r}
 	}

@@ -173,7 +173,8 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	}
 	o = Oldest{Offset: seg.Offset(i), Attempt: 1, Since: seg.Owner.read, Reason: reasons[seg.Slots()[i].State()]}
 	if it := seg.Owner.item(i); it != nil {
-		o.Attempt = max(int(it.attempt.Load()), 1)
+		it = it.carrier()
+		o.Attempt, o.Reason = max(int(it.attempt.Load()), 1), reasons[it.State()]
 	}
 	return o, true
 }

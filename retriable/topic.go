@@ -48,6 +48,7 @@ type topicConfig struct {
 	order      setting[Order]
 	timeout    setting[time.Duration]
 	filter     setting[func(*kgo.Record) bool]
+	scheduled  setting[time.Duration]
 	startAt    setting[kgo.Offset]
 	blocking   setting[blockingRetries]
 	atOnce     setting[int]
@@ -159,10 +160,19 @@ func HandlerTimeout(d time.Duration) TopicOption {
 	return topicOption(func(t *topicConfig) { t.timeout = set(d) })
 }
 
-// Filter is asked once for each record of the base topic, on a worker, before its handler: what it rejects is done. A
-// panic in it is a failed attempt.
+// Filter is asked once for each message of the base topic, joined if it came in chunks, on a worker, before its handler: what it
+// rejects is done. A panic in it is a failed attempt.
 func Filter(keep func(*kgo.Record) bool) TopicOption {
 	return topicOption(func(t *topicConfig) { t.filter = set(keep) })
+}
+
+// Scheduled honours a due time that a producer asks for on the base topic ([DeliverAt], or the Python client's): the record is held
+// until then, at most for limit from its timestamp, and later ones are cut to that. Without it such a header is ignored, and the
+// record handled at once: whoever may write to the topic could have set it. There is no default. What is held waits in memory, and holds up
+// neither its key nor anything else, until MaxHeld; it holds the partition's committed offset. Keep limit as short as will do. On the
+// topic's retry topic waits up to the longer of MaxDelay and limit are honoured.
+func Scheduled(limit time.Duration) TopicOption {
+	return topicOption(func(t *topicConfig) { t.scheduled = set(limit) })
 }
 
 // StartAt sets where a base topic's partition without a commit is begun. The default is its earliest record. It is resolved to

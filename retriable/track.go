@@ -22,6 +22,7 @@ type intake struct {
 	skipped int // finished before this assignment
 	foreign int
 	bad     int
+	joins   *joins // nil if there were no chunks
 }
 
 // accept takes the records of a poll, in the gate, and tracks as many as the bounds let in. The rest
@@ -151,6 +152,7 @@ func (p *partition) fresh(recs []*kgo.Record) (kept []*kgo.Record, cut bool) {
 // assignment (I2). p.mu is held.
 func (p *partition) cut(offset int64) {
 	p.claims, p.skip = nil, 0 // both were said of the log that is gone
+	p.cutChunks(offset)
 	if !p.window.Truncate(offset) {
 		p.window = watermark.New[*run](offset, -1)
 		p.committed = -1
@@ -158,7 +160,7 @@ func (p *partition) cut(offset int64) {
 	// Of the forgotten only the dispatch is stopped: what runs ends, and nobody listens.
 	for r := p.first; r != nil; r = r.next {
 		for i := range r.len() {
-			if s := r.slot(i); s.State() != watermark.Done && r.offset(i) >= offset {
+			if s := r.slot(i); s.State() != watermark.Done && r.offset(i) >= offset && !r.beganBelow(i, offset) {
 				s.Move(watermark.Queued, watermark.Done)
 			}
 		}
@@ -206,6 +208,8 @@ func (in *intake) accept(recs []*kgo.Record) (work bool) {
 			in.pass(i)
 		case p.retry:
 			in.readRetry(i, r)
+		case len(r.Headers) > 0:
+			in.readBase(i, r)
 		}
 	}
 	if keyed {
@@ -222,16 +226,30 @@ func (in *intake) items(keyed bool) {
 	ready := in.now.UnixMilli()
 	for i, rec := range r.recs {
 		it := &r.items[i]
-		it.Slot, it.offset, it.rec, it.ready, it.keyed = &r.slots[i], rec.Offset, rec, ready, keyed && rec.Key != nil
+		it.Slot, it.offset, it.rec, it.ready, it.keyed = &r.slots[i], r.offset(i), rec, ready, keyed && rec.Key != nil
 	}
+}
+
+// item returns the item of a record, which mostly there is none of where the order is not by key.
+func (in *intake) item(i int) *item {
+	if in.run.items == nil {
+		in.items(false)
+	}
+	return &in.run.items[i]
+}
+
+// replace has an item be about another record: the message that its chunk completed.
+func (in *intake) replace(i int, whole *kgo.Record) {
+	in.item(i).keyed = in.p.t.order == ByKey && whole.Key != nil
+	in.run.recs[i] = whole
 }
 
 // hash notes the hashes of the keys, 0 where a record joins no lane now.
 func (in *intake) hash(recs []*kgo.Record) {
-	for i, r := range recs {
+	for i := range recs {
 		hash := uint64(0)
 		if in.run.items[i].keyed && (i >= len(in.run.apart) || !in.run.apart[i]) {
-			hash = laneHash(r.Key)
+			hash = laneHash(in.run.recs[i].Key)
 		}
 		in.hashes = append(in.hashes, hash)
 	}
@@ -262,9 +280,47 @@ func (in *intake) claimed(r *kgo.Record) bool {
 	return true
 }
 
+// readBase looks at the headers of the library on a base record: chunks make a message together, and with Scheduled it may not be due yet.
+func (in *intake) readBase(i int, r *kgo.Record) {
+	limit := in.p.t.scheduled
+	if limit <= 0 && !wire.Chunked(r.Headers) {
+		return
+	}
+	whole := in.join(i, r)
+	if whole == nil {
+		return
+	}
+	due := int64(0)
+	if limit > 0 {
+		due = in.scheduled(whole, limit)
+	}
+	switch m := (Message{Attempt: 1, Source: in.p.at(whole.Offset)}); {
+	case due > in.now.UnixMilli():
+		m.Record = bare(whole)
+		in.hold(i, m, entry{due: due})
+	case whole != r:
+		m.Record = bare(whole)
+		in.item(i).keep(m)
+	}
+}
+
+// scheduled returns when the producer of a base record wants it delivered, cut to limit from its own time, 0 if it does not say.
+func (in *intake) scheduled(r *kgo.Record, limit time.Duration) int64 {
+	due, ok, bad := wire.ParseDue(r.Headers)
+	in.bad += bad
+	if !ok {
+		return 0
+	}
+	from := in.now // a record may have no time, or one to come
+	if t := r.Timestamp; t.UnixMilli() >= 0 && t.Before(from) {
+		from = t
+	}
+	return min(due, ceilMilli(from.Add(limit)).UnixMilli())
+}
+
 // readRetry makes the message of a retry record: the record as first produced, its attempt, and whether it is due.
 func (in *intake) readRetry(i int, r *kgo.Record) {
-	p, it := in.p, &in.run.items[i]
+	p := in.p
 	h := wire.ParseRetry(r.Headers)
 	in.bad += h.Bad
 	if h.Group != "" && h.Group != p.c.set.group {
@@ -272,9 +328,13 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 		in.pass(i)
 		return
 	}
-	m := Message{Source: p.name(it)}
-	orig := *r
-	orig.Headers = wire.User(r.Headers)
+	whole := in.join(i, r)
+	if whole == nil {
+		return
+	}
+	it, m := in.item(i), Message{Source: p.at(whole.Offset)}
+	orig := *whole
+	orig.Headers = wire.User(whole.Headers)
 	orig.Topic, orig.Partition, orig.Offset = p.originTopic(), -1, -1
 	if h.Known() && p.t.covers(h.Topic) {
 		orig.Topic, orig.Partition, orig.Offset = h.Topic, h.Partition, h.Offset
@@ -290,9 +350,9 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	} else if m.Attempt > 1 {
 		m.FirstFailure = in.now // unknown: it starts anew here
 	}
-	limit := in.now.Add(p.t.maxDelay).UnixMilli()
+	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()
 	if due := min(h.Due, limit); due > in.now.UnixMilli() {
-		in.hold(i, m, p.stay(r, due))
+		in.hold(i, m, p.stay(whole, due))
 		it.own.Load().moved = min(h.Moved, in.now.UnixMilli())
 		return
 	}
@@ -317,13 +377,15 @@ func (t *topic) covers(name string) bool {
 
 // hold puts a record in the heap, copied out of its batch.
 func (in *intake) hold(i int, m Message, e entry) {
+	it, due := in.item(i), max(e.due, e.final)
 	in.run.setApart(i)
-	it, due := &in.run.items[i], max(e.due, e.final)
-	m.Record = cloneRecord(m.Record)
+	if i >= len(in.run.own) || !in.run.own[i] { // what was joined is copied out already
+		m.Record = cloneRecord(m.Record)
+	}
 	it.keep(m)
 	it.in, it.ready = inHeap, due
 	it.Set(watermark.Held)
-	e.offset, e.it = it.offset, it
+	e.offset, e.it = m.Source.Offset, it
 	in.held = append(in.held, e)
 	if len(in.p.c.hook.held) > 0 {
 		in.hooked = append(in.hooked, Held{Source: m.Source, Attempt: m.Attempt, Due: time.UnixMilli(due)})
@@ -335,6 +397,11 @@ func (in *intake) publish(seg *segment) (work bool) {
 	p := in.p
 	p.mu.Lock()
 	p.window.Begin(seg)
+	waiting := 0
+	if in.joins != nil {
+		in.joins.publish(p)
+		waiting = len(in.joins.parts)
+	}
 	for i, hash := range in.hashes {
 		if hash != 0 {
 			p.lanes.join(hash, &in.run.items[i])
@@ -348,7 +415,7 @@ func (in *intake) publish(seg *segment) (work bool) {
 		p.alarm()
 	}
 	next := p.heap.top()
-	work = len(in.held)+in.foreign+in.skipped < len(in.run.recs)
+	work = len(in.held)+in.foreign+in.skipped+waiting < len(in.run.recs)
 	if work {
 		p.push(in.run)
 	}
@@ -360,11 +427,18 @@ func (in *intake) publish(seg *segment) (work bool) {
 }
 
 // odd reports whether there is anything to tell of the batch.
-func (in *intake) odd() bool { return len(in.hooked)+in.skipped+in.foreign+in.bad > 0 }
+func (in *intake) odd() bool {
+	return len(in.hooked)+in.skipped+in.foreign+in.bad > 0 || in.joins != nil && len(in.joins.rejected) > 0
+}
 
 // report tells what was odd about the batch.
 func (in *intake) report() {
 	c := in.p.c
+	if in.joins != nil {
+		for _, r := range in.joins.rejected {
+			in.p.reject(r)
+		}
+	}
 	for _, e := range in.hooked {
 		c.heldHook(e)
 	}
@@ -378,7 +452,7 @@ func (in *intake) report() {
 	if in.bad > 0 {
 		c.total.badHeaders.Add(uint64(in.bad))
 		c.sometimes(&c.badLogged, func() {
-			c.log.Warn("retriable: malformed retry headers are ignored; only members of the group should write to a retry topic",
+			c.log.Warn("retriable: malformed headers of the library are ignored; only members of the group should write to a retry topic",
 				"topic", in.p.topic, "partition", in.p.partition, "headers", in.bad)
 		})
 	}

@@ -30,6 +30,7 @@ type topic struct {
 	order       Order
 	timeout     time.Duration // 0: none
 	filter      func(*kgo.Record) bool
+	scheduled   time.Duration // 0: none
 	startAt     kgo.Offset
 	blocking    blockingRetries
 	atOnce      int // handlers at once; 0: no bound of its own
@@ -92,6 +93,11 @@ func (c *config) checkConsumer(ck *checker) {
 	ck.want(c.commitInterval > 0, "CommitInterval(%v): not above 0", c.commitInterval)
 	ck.want(c.stuckAfter > 0, "StuckAfter(%v): not above 0", c.stuckAfter)
 	ck.want(c.maxCrashes >= 0, "MaxCrashes(%d): less than 0", c.maxCrashes)
+	ck.want(c.chunks.MaxChunks >= 1, "MaxChunks(%d): less than 1", c.chunks.MaxChunks)
+	ck.want(c.chunks.MaxMessageBytes >= 1, "MaxMessageBytes(%d): less than 1", c.chunks.MaxMessageBytes)
+	ck.want(c.chunks.MaxGroups >= 1, "MaxJoining(%d): less than 1", c.chunks.MaxGroups)
+	ck.want(c.chunks.MaxBytes >= 1, "MaxJoiningBytes(%d): less than 1", c.chunks.MaxBytes)
+	ck.want(c.chunks.Deadline > 0, "JoinTimeout(%v): not above 0", c.chunks.Deadline)
 	if c.create != nil {
 		ck.want(c.create.partitions >= 1, "CreateTopics(%d, %d): less than 1 partition", c.create.partitions, c.create.replicas)
 		ck.want(c.create.replicas >= 1 || c.create.replicas == -1, "CreateTopics(%d, %d): replicas neither -1 nor above 0", c.create.partitions, c.create.replicas)
@@ -116,6 +122,7 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 		order:       tc.order.or(d.order, ByKey),
 		timeout:     tc.timeout.or(d.timeout, 0),
 		filter:      tc.filter.or(d.filter, nil),
+		scheduled:   tc.scheduled.or(d.scheduled, 0),
 		startAt:     tc.startAt.or(d.startAt, kgo.NewOffset().AtStart()),
 		blocking:    tc.blocking.or(d.blocking, blockingRetries{}),
 		atOnce:      tc.atOnce.or(d.atOnce, 0),
@@ -177,6 +184,7 @@ func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
 	ck.want(t.maxElapsed > 0 || !tc.maxElapsed.set && !c.defaults.maxElapsed.set, "%s: MaxElapsed(%v): not above 0", name, t.maxElapsed)
 	ck.want(t.timeout > 0 || !tc.timeout.set && !c.defaults.timeout.set, "%s: HandlerTimeout(%v): not above 0", name, t.timeout)
 	ck.want(t.filter != nil || !tc.filter.set && !c.defaults.filter.set, "%s: Filter(nil)", name)
+	ck.want(t.scheduled > 0 || !tc.scheduled.set && !c.defaults.scheduled.set, "%s: Scheduled(%v): not above 0", name, t.scheduled)
 	ck.want(resolvable(t.startAt), "%s: StartAt(%v): neither start, end, an offset, relative to these, nor AfterMilli", name, t.startAt)
 	ck.want(t.atOnce >= 1 || !tc.atOnce.set && !c.defaults.atOnce.set, "%s: TopicConcurrency(%d): less than 1", name, t.atOnce)
 	if tc.blocking.set || c.defaults.blocking.set {

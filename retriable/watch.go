@@ -65,8 +65,11 @@ func (p *partition) stuck() (o Oldest, stuck bool) {
 	return o, ok && p.still.told && p.still.at == low && !o.waits()
 }
 
-// waits reports whether the record only waits for its time, which is no fault.
-func (o Oldest) waits() bool { return o.Reason == ReasonHeld || o.Reason == ReasonPostponed }
+// waits reports whether the record only waits for its time, or for the rest of its message, which has a deadline of its own: that is no
+// fault.
+func (o Oldest) waits() bool {
+	return o.Reason == ReasonHeld || o.Reason == ReasonPostponed || o.Reason == ReasonJoining
+}
 
 func (c *Consumer) tellStuck(p *partition, o Oldest) {
 	level := c.log.Warn

@@ -16,11 +16,11 @@ import (
 type write struct {
 	p      *partition
 	it     *item
-	m      *Message // of the attempt that failed
-	err    error    // its failure
-	text   string   // what that said
-	first  int64    // when the first attempt failed, in ms
-	rec    *kgo.Record
+	m      *Message    // of the attempt that failed
+	err    error       // its failure
+	text   string      // what that said
+	first  int64       // when the first attempt failed, in ms
+	rec    *kgo.Record // the copy, whole
 	origin wire.Origin
 	dead   bool
 	due    time.Time // of a retry
@@ -30,6 +30,12 @@ type write struct {
 	tries   int
 	moved   bool // it is of a held record, as it was read
 	slim    bool // our text headers are shed: it was too large with them
+
+	parts  []*kgo.Record // what is written, one after the other: the copy, or its chunks, or letters of chunks
+	acked  int           // of the parts
+	limit  int           // how large a part may be if not as the topic says: larger ones were refused
+	offset int64         // of the first part, once it is acked
+	chunks []*Message    // whose letters the parts are: of a message that cannot be joined
 }
 
 // newWrite begins a copy of the attempt's record: key, value and headers as first produced.
@@ -48,35 +54,76 @@ func (p *partition) write(w *write) {
 		p.mu.Unlock()
 		return
 	}
+	if w.parts == nil {
+		p.split(w)
+	}
 	w.it.Set(watermark.Producing)
 	p.producing[w] = struct{}{}
 	p.mu.Unlock()
 	p.send(w)
 }
 
+// split makes the parts of a copy: chunks, if it is too large for its topic. If not even that can be done, for want of room beside key
+// and headers, our text headers are shed; and if that does not help it is written as it is, to be refused. p.mu is held.
+func (p *partition) split(w *write) {
+	limit, _ := p.c.sizes.limit(w.rec.Topic)
+	if w.limit > 0 {
+		limit = min(limit, w.limit)
+	}
+	w.acked = 0
+	var err error
+	if w.parts, err = wire.SplitSparing(w.rec, newGroup(), limit, p.c.set.chunks); err != nil && !w.slim {
+		w.slim, w.limit = true, 0
+		w.rec.Headers = wire.Slim(w.rec.Headers)
+		p.split(w)
+		return
+	}
+	if err != nil {
+		w.parts = []*kgo.Record{w.rec}
+	}
+	if len(w.parts) > 1 {
+		now := time.Now()
+		for _, part := range w.parts {
+			part.Timestamp = now // one for all
+		}
+	}
+}
+
 // send hands the copy to kgo, which tries for as long as the broker's answers let it.
 func (p *partition) send(w *write) {
-	r := *w.rec // a record that was refused must not be produced again by itself
-	p.c.cl.TryProduce(p.writes, &r, func(r *kgo.Record, err error) {
-		if err != nil {
-			p.refused(w, err)
-			return
-		}
-		p.acked(w, r)
+	p.mu.Lock()
+	r := *w.parts[w.acked] // a record that was refused must not be produced again by itself
+	p.mu.Unlock()
+	p.c.sizes.enter(r.Topic, func(leave func()) {
+		p.c.cl.TryProduce(p.writes, &r, func(r *kgo.Record, err error) {
+			leave()
+			if err != nil {
+				p.refused(w, err)
+				return
+			}
+			p.acked(w, r)
+		})
 	})
 }
 
-// acked completes the record: its copy is safe.
+// acked completes the record, if it was the last part: its copy is safe.
 func (p *partition) acked(w *write, r *kgo.Record) {
 	p.mu.Lock()
 	_, ours := p.producing[w]
-	delete(p.producing, w)
-	if ours {
-		p.resolve(w.it) // under the lock: a drain that sees no write under way must see its record resolved (I5)
+	more := ours && p.nextPart(w, r)
+	if !more {
+		delete(p.producing, w)
+	}
+	if ours && !more {
+		w.it.end() // under the lock: a drain that sees no write under way must see its record resolved (I5)
 	}
 	p.mu.Unlock()
 	if !ours {
 		return // given up at the fence: whoever owns the partition now writes it again
+	}
+	if more {
+		p.send(w)
+		return
 	}
 	if p.stage.Load() != live {
 		p.signal()
@@ -88,6 +135,22 @@ func (p *partition) acked(w *write, r *kgo.Record) {
 	p.c.wroteHook(w, r)
 }
 
+// nextPart counts one that is acked and reports whether another is to follow, to the same partition. What a refusal taught was right.
+// p.mu is held.
+func (p *partition) nextPart(w *write, r *kgo.Record) bool {
+	if w.acked++; w.acked == 1 {
+		w.offset = r.Offset
+		there := pinned(w.rec.Context, r.Partition)
+		for _, part := range w.parts[1:] {
+			part.Context = there //nolint:fatcontext // the same for each: nothing is nested
+		}
+	}
+	if w.limit > 0 {
+		p.c.sizes.set(w.rec.Topic, int64(w.limit))
+	}
+	return w.acked < len(w.parts)
+}
+
 // refused keeps the record pending and tries again later, for as long as it takes (I9).
 func (p *partition) refused(w *write, err error) {
 	p.mu.Lock()
@@ -96,7 +159,7 @@ func (p *partition) refused(w *write, err error) {
 	if !ours || p.writes.Err() != nil {
 		return
 	}
-	if w.moved {
+	if w.moved && w.acked == 0 { // one that is begun is ended
 		p.moveRefused(w, err)
 		return
 	}
@@ -109,6 +172,7 @@ func (p *partition) refused(w *write, err error) {
 	w.tries++
 	wait := min(100*time.Millisecond<<min(w.tries-1, 6), 5*time.Second)
 	if errors.Is(err, kerr.MessageTooLarge) {
+		p.c.sizes.tooLarge(topic)
 		p.shrink(w)
 	}
 	p.mu.Unlock()
@@ -119,15 +183,25 @@ func (p *partition) refused(w *write, err error) {
 	p.later(w, wait)
 }
 
-// shrink makes a copy that was too large smaller: first without our text headers, then as a dead letter, which may be larger. p.mu is
-// held, for Health looks at what is being written.
+// shrink makes a copy that was refused as too large smaller: in chunks of half the size, without our text headers where these leave no room,
+// and at last a dead letter, whose topic may take more. p.mu is held, for Health looks at what is being written.
 func (p *partition) shrink(w *write) {
+	size := wire.RecordSize(w.parts[min(w.acked, len(w.parts)-1)])
 	switch {
 	case w.tries == 1: // perhaps only the batch it was in: once more as it is
+	case w.chunks != nil: // each is a chunk of its own message, and stays what it is
+		if !w.slim {
+			w.slim = true
+			for _, part := range w.parts {
+				part.Headers = wire.Slim(part.Headers)
+			}
+		}
+	case p.halve(w, size/2):
 	case !w.slim:
-		w.slim = true
+		w.slim, w.limit = true, 0
 		w.rec.Headers = wire.Slim(w.rec.Headers)
-	case !w.dead && p.t.dead != "":
+		p.split(w)
+	case !w.dead && !w.moved && p.t.dead != "":
 		w.dead = true
 		w.rec.Topic = p.t.dead
 		if w.rec.Partition = w.origin.Partition; w.rec.Partition < 0 {
@@ -138,8 +212,20 @@ func (p *partition) shrink(w *write) {
 			Group:   p.c.set.group,
 			Message: "too large for " + p.t.retry, Deliveries: w.attempt - 1, FirstFailure: w.first, Error: w.text,
 		})
-		w.slim = false
+		w.slim, w.limit = false, 0
+		p.split(w)
 	}
+}
+
+// halve splits a copy into chunks of a size; false if key and headers are too large for that.
+func (p *partition) halve(w *write, limit int) bool {
+	parts, err := wire.SplitSparing(w.rec, newGroup(), limit, p.c.set.chunks)
+	if err != nil || len(parts) == 1 {
+		return false
+	}
+	w.limit = limit
+	p.split(w)
+	return true
 }
 
 // later sends the copy again in a while.
@@ -187,9 +273,17 @@ func (c *Consumer) writeEnded(topic string) {
 
 // wroteHook counts a copy that was acked and tells the hooks.
 func (c *Consumer) wroteHook(w *write, r *kgo.Record) {
+	for i, m := range w.chunks {
+		c.total.deadLettered.Add(1)
+		e := DeadLettered{Message: m, Err: w.err, Topic: r.Topic, Offset: r.Offset - int64(len(w.chunks)-1-i)}
+		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
+	}
+	if w.chunks != nil {
+		return
+	}
 	if w.dead {
 		c.total.deadLettered.Add(1)
-		e := DeadLettered{Message: w.m, Err: w.err, Topic: r.Topic, Offset: r.Offset}
+		e := DeadLettered{Message: w.m, Err: w.err, Topic: r.Topic, Offset: w.offset}
 		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
 		return
 	}
@@ -231,4 +325,9 @@ func (p copyPartitioner) ForTopic(topic string) kgo.TopicPartitioner {
 type samePartition struct{}
 
 func (samePartition) RequiresConsistency(*kgo.Record) bool { return true }
-func (samePartition) Partition(r *kgo.Record, n int) int   { return int(r.Partition) % n }
+func (samePartition) Partition(r *kgo.Record, n int) int {
+	if at, ok := pinOf(r); ok && at < n {
+		return at
+	}
+	return int(r.Partition) % n
+}

@@ -58,6 +58,16 @@ func ParseChunk(h []kgo.RecordHeader) (c Chunk, ok, bad bool) {
 	return c, true, false
 }
 
+// Chunked reports whether h may be a chunk's: only then need a [Joiner] see it.
+func Chunked(h []kgo.RecordHeader) bool {
+	for i := range h {
+		if len(h[i].Key) == len(ChunkGroupHeader) && h[i].Key == ChunkGroupHeader {
+			return true
+		}
+	}
+	return false
+}
+
 // chunkValues returns the values of the first header of each name. A null that
 // comes first wins too, and makes the record an ordinary one.
 func chunkValues(h []kgo.RecordHeader) (group, count, id []byte) {
@@ -98,6 +108,9 @@ func keyMarked(h []kgo.RecordHeader) bool {
 // unchunked returns the headers without those that make a record a chunk, all
 // of each name: what remains may not be a chunk again.
 func unchunked(h []kgo.RecordHeader) []kgo.RecordHeader { return without(h, chunkHeader) }
+
+// hopRoom is what the headers of a dead letter may add to a chunk.
+const hopRoom = 4 << 10
 
 const (
 	batchHeader = 61 // of a record batch of version 2
@@ -155,6 +168,23 @@ func room(rest, limit int) int {
 // record without a timestamp should be given one first: kgo would stamp each
 // chunk by itself.
 func SplitRecord(r *kgo.Record, group [16]byte, limit int) ([]*kgo.Record, error) {
+	return split(r, group, limit, DefaultLimits())
+}
+
+// SplitSparing is [SplitRecord] for consumers with such limits, with chunks that
+// leave some room below the limit, so that each may yet be dead-lettered by
+// itself, with the headers of that, to a topic that takes as much.
+func SplitSparing(r *kgo.Record, group [16]byte, limit int, most Limits) ([]*kgo.Record, error) {
+	if fits(r, limit) {
+		return []*kgo.Record{r}, nil
+	}
+	if parts, err := split(r, group, limit-min(limit/8, hopRoom), most); err == nil {
+		return parts, nil
+	}
+	return split(r, group, limit, most)
+}
+
+func split(r *kgo.Record, group [16]byte, limit int, most Limits) ([]*kgo.Record, error) {
 	if fits(r, limit) {
 		return []*kgo.Record{r}, nil
 	}
@@ -169,7 +199,7 @@ func SplitRecord(r *kgo.Record, group [16]byte, limit int) ([]*kgo.Record, error
 		return nil, fmt.Errorf("%w: limit %d", ErrHeadersTooLarge, limit)
 	}
 	count := (len(r.Value) + size - 1) / size
-	if count > MaxChunks || len(r.Value) > MaxMessageBytes {
+	if count > most.MaxChunks || len(r.Value) > most.MaxMessageBytes {
 		return nil, fmt.Errorf("%w: %d bytes in %d chunks", ErrTooManyChunks, len(r.Value), count)
 	}
 	parts := make([]*kgo.Record, count)

@@ -105,6 +105,56 @@ func checkRetry(t *testing.T, r wire.Retry) {
 	}
 }
 
+func FuzzParseDue(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(pack(wire.AppendDue(many(2), 1795402836001)))
+	f.Add(pack(headers{numberHeader(wire.TimestampHeader, maxUint64)}))
+	f.Add(pack(headers{textHeader(wire.DueHeader, "99999999999999999999"), header(wire.TimestampHeader, nil)}))
+	f.Add(pack(headers{textHeader(wire.DueHeader, "-1"), textHeader(wire.TimestampHeader, "1700000000")}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := unpack(b)
+		ms, ok, bad := wire.ParseDue(h)
+		if ms < 0 || ms > wire.MaxTime || bad < 0 || bad > 2 || !ok && ms != 0 {
+			t.Errorf("due %d, %v, %d bad", ms, ok, bad)
+		}
+		if got := wire.ParseRetry(h); got.Due != ms {
+			t.Errorf("due %d, on a retry topic %d", ms, got.Due)
+		}
+		bare := wire.Undue(h)
+		if _, left, _ := wire.ParseDue(bare); left {
+			t.Error("still due")
+		}
+		if ok && ms > 0 {
+			if again, ok, bad := wire.ParseDue(wire.AppendDue(bare, ms)); again != ms || !ok || bad != 0 {
+				t.Errorf("read again %d, want %d", again, ms)
+			}
+		}
+	})
+}
+
+func FuzzParseDeadLetter(f *testing.F) {
+	f.Add([]byte{})
+	f.Add(pack(wire.AppendDeadLetter(many(2), fullLetter())))
+	f.Add(pack(append(chunkHeaders("g", 3, 1), wire.AppendDeadLetter(nil, fullLetter())...)))
+	f.Add(pack(headers{textHeader(wire.LetterOffsetHeader, "9223372036854775807"), textHeader(wire.LetterDeliveriesHeader, "4294967296")}))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h := unpack(b)
+		d := wire.ParseDeadLetter(h)
+		switch {
+		case d.Deliveries < 0, d.Partition < -1, d.Offset < -1, d.FirstFailure < 0, d.FirstFailure > wire.MaxTime:
+			t.Errorf("out of bounds: %+v", d)
+		case len(d.Message) > 1024, len(d.Error) > 1024, !utf8.ValidString(d.Message), !utf8.ValidString(d.Error):
+			t.Errorf("bad text: %+v", d)
+		}
+		// A chunk that is sent back stays one.
+		before, _, _ := wire.ParseChunk(h)
+		after, _, _ := wire.ParseChunk(wire.BarePart(h))
+		if !bytes.Equal(before.Group, after.Group) || before.Count != after.Count || before.ID != after.ID {
+			t.Errorf("chunk %+v, then %+v", before, after)
+		}
+	})
+}
+
 func FuzzParseChunk(f *testing.F) {
 	f.Add(pack(chunkHeaders("group", 3, 1)))
 	f.Add(pack(chunkHeaders("", 3, 1)))
@@ -135,6 +185,7 @@ func FuzzJoin(f *testing.F) {
 	f.Add([]byte{1, 1, 0, 'a', 1, 0, 0, 'a', 1, 9, 0, 'a', 1, 3, 7, 'a'})
 	f.Add([]byte{0, 3, 0, 'a', 1, 3, 0, 'a', 2, 3, 0, 'a', 3, 3, 0, 'a', 0xf0, 200, 0, 0, 0, 3, 1, 'b'})
 	f.Add([]byte{0, 2, 0, 'a', 0xf1, 0, 0, 0, 0, 2, 1, 'b'})
+	f.Add([]byte{0, 3, 0, 'a', 1, 2, 0, 'x', 0, 3, 1, 'b', 0xf2, 1, 0, 0, 0, 3, 1, 'b', 0, 3, 2, 'c'})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		limits := wire.Limits{MaxChunks: 5, MaxMessageBytes: 12, MaxBytes: 6000, MaxGroups: 3, Deadline: time.Minute}
 		m := joinModel{t: t, j: wire.NewJoiner(limits), now: start, out: map[int64]int{}}
@@ -171,6 +222,15 @@ func (m *joinModel) step(group, count, id, value byte) {
 		m.now = m.now.Add(time.Duration(count) * time.Second)
 		for _, rejection := range m.j.Expire(m.now) {
 			m.rejected(rejection)
+		}
+	case 0xf2: // the log is cut: what lies above comes no more
+		offset := int64(count) % (m.l.next + 1)
+		m.j.Cut("orders", 0, offset)
+		if m.dropped == nil {
+			m.dropped = map[int64]bool{}
+		}
+		for at := offset; at < m.l.next; at++ {
+			m.dropped[at] = m.out[at] <= 1
 		}
 	case 0xf1:
 		m.j.Drop("orders", 0)

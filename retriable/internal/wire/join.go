@@ -197,7 +197,7 @@ func (j *Joiner) Expire(now time.Time) []*Rejection {
 			continue
 		}
 		j.close(key, g)
-		expired = append(expired, g.rejection(key, reasonDeadline))
+		expired = append(expired, g.rejection(key, ReasonDeadline))
 	}
 	slices.SortFunc(expired, func(a, b *Rejection) int {
 		return cmp.Or(
@@ -226,6 +226,29 @@ func (j *Joiner) Drop(topic string, partition int32) {
 	delete(j.past, from)
 	for key, g := range j.open {
 		if key.source == from {
+			j.close(key, g)
+		}
+	}
+}
+
+// Cut forgets the chunks of a partition from offset on, where its log was cut to
+// go on with other records, and what ended there. Of a message that is begun
+// below what lies there is kept.
+func (j *Joiner) Cut(topic string, partition int32, offset int64) {
+	from := source{topic, partition}
+	delete(j.past, from)
+	for key, g := range j.open {
+		if key.source != from {
+			continue
+		}
+		g.repeats = slices.DeleteFunc(g.repeats, func(at int64) bool { return at >= offset })
+		for id, part := range g.parts {
+			if part.Offset >= offset {
+				g.size -= len(part.Value)
+				delete(g.parts, id)
+			}
+		}
+		if len(g.parts) == 0 {
 			j.close(key, g)
 		}
 	}

@@ -54,7 +54,7 @@ const (
 	reasonGroups    = "too many incomplete messages"
 	reasonCount     = "chunks disagree about their number"
 	reasonConflict  = "chunk repeated with another value"
-	reasonDeadline  = "chunks missing at the deadline"
+	ReasonDeadline  = "chunks missing at the deadline"
 )
 
 func rejectOne(r *kgo.Record, reason string) Result {

@@ -31,12 +31,12 @@ const (
 	part                      // a part that cannot be joined: others are not there, or it is not as it should be
 )
 
-// joinLimits bound what is kept of messages whose parts are still to come. Nothing else runs beside, so there is more room than in a consumer.
+// joinLimits bound what is kept of messages whose parts are still to come: above what consumers take by default, for theirs may be higher too.
 func joinLimits() wire.Limits {
-	l := wire.DefaultLimits()
-	l.MaxGroups = 4096
-	l.Deadline = math.MaxInt64 // the end of the log is the deadline
-	return l
+	return wire.Limits{
+		MaxChunks: 16 << 10, MaxMessageBytes: 256 << 20, MaxBytes: 512 << 20, MaxGroups: 4096,
+		Deadline: math.MaxInt64, // the end of the log is the deadline
+	}
 }
 
 // joiner joins the records of one partition.

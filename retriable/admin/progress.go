@@ -130,6 +130,18 @@ func (c *Client) progress(ctx context.Context, topic, group string, bounds map[i
 	return all, nil
 }
 
+// commits asks for a group's commits, as they are.
+func (c *Client) commits(ctx context.Context, group string) (kadm.OffsetResponses, error) {
+	commits, err := c.adm.FetchOffsets(ctx, group)
+	switch {
+	case errors.Is(err, kerr.GroupIDNotFound):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("admin: asking for the commits of group %s: %w", group, err)
+	}
+	return commits, nil
+}
+
 // stableCommits asks for a group's commits and waits while a transaction holds one of them.
 func (c *Client) stableCommits(ctx context.Context, group string) (kadm.OffsetResponses, error) {
 	for {

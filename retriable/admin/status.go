@@ -74,7 +74,7 @@ func (c *Client) Status(ctx context.Context, group string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	commits, err := c.stableCommits(ctx, group)
+	commits, err := c.commits(ctx, group)
 	if err != nil {
 		return nil, err
 	}

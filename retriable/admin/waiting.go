@@ -57,7 +57,7 @@ func (c *Client) waiting(ctx context.Context, group, topic string, yield func(*W
 	if err != nil {
 		return err
 	}
-	commits, err := c.stableCommits(ctx, group)
+	commits, err := c.commits(ctx, group)
 	if err != nil {
 		return err
 	}

@@ -285,7 +285,7 @@ func (run *replaying) send(ctx context.Context, l *Letter, m *message) error {
 	// Chunks of a new group: readers remember the ids of those that have ended.
 	var id [16]byte
 	rand.Read(id[:])
-	records, err := wire.SplitRecord(r, id, run.limit)
+	records, err := wire.SplitSparing(r, id, run.limit, joinLimits())
 	if err != nil {
 		run.result.TooLarge++
 		return nil //nolint:nilerr // it stays where it is, and is counted

@@ -26,8 +26,8 @@ type peers struct {
 func beside(t *testing.T, within time.Duration) *peers {
 	t.Helper()
 	t.Parallel()
-	b := &peers{newBed(t, quickGroups(t), within), interop.Need(t)}
-	return b
+	python := interop.Need(t)
+	return &peers{newBed(t, quickGroups(t), within), python}
 }
 
 // sender starts a Python producer.

@@ -172,7 +172,9 @@ func (p *partition) queue(due []*item) {
 		it.in = r.no
 		it.rejoin()
 		if it.keyed {
-			p.lanes.join(laneHash(it.key()), it)
+			hash := laneHash(it.key())
+			it.hash = uint16(hash)
+			p.lanes.join(hash, it)
 		}
 		it.Set(watermark.Queued)
 	}

@@ -47,6 +47,7 @@ type item struct {
 	attempt         atomic.Int32         // the delivery that is coming or running; 0 is the first too
 	keyed           bool                 // it has a lane
 	asked           bool                 // the filter has let it pass
+	hash            uint16               // of its key, for those who look from outside: the part that fits here
 	ready           int64                // when it could have started, in ms: it was read, or came due
 }
 

@@ -56,6 +56,11 @@ type Oldest struct {
 	Attempt int
 	Since   time.Time // since when it is pending; zero if there is none
 	Reason  Reason    // why it is
+
+	ReasonSince time.Time // since when that is why, as seen every few seconds; zero if it has not been seen yet
+	Until       time.Time // held or postponed: when it is due
+	Topic       string    // producing: the topic that its copy is written to
+	KeyHash     uint16    // by key: tells its lane from most others, in this process alone, for the hash is seeded; 0 without a key
 }
 
 // Reason says why a record is still pending.
@@ -172,9 +177,27 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 		return o, false
 	}
 	o = Oldest{Offset: seg.Offset(i), Attempt: 1, Since: seg.Owner.read, Reason: reasons[seg.Slots()[i].State()]}
-	if it := seg.Owner.item(i); it != nil {
+	it := seg.Owner.item(i)
+	if it != nil {
 		it = it.carrier()
-		o.Attempt, o.Reason = max(int(it.attempt.Load()), 1), reasons[it.State()]
+		o.Attempt, o.Reason, o.KeyHash = max(int(it.attempt.Load()), 1), reasons[it.State()], it.hash
+	}
+	if s := &p.still; s.at == o.Offset && s.reason == o.Reason {
+		o.ReasonSince = s.reasonSince
+	}
+	if it == nil {
+		return o, true
+	}
+	switch o.Reason {
+	case ReasonHeld, ReasonPostponed:
+		o.Until = time.UnixMilli(it.ready)
+	case ReasonProducing:
+		for w := range p.producing {
+			if w.it == it {
+				o.Topic = w.rec.Topic
+			}
+		}
+	case ReasonQueued, ReasonRunning, ReasonJoining: // there is no more to say
 	}
 	return o, true
 }

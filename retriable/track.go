@@ -248,8 +248,13 @@ func (in *intake) replace(i int, whole *kgo.Record) {
 func (in *intake) hash(recs []*kgo.Record) {
 	for i := range recs {
 		hash := uint64(0)
-		if in.run.items[i].keyed && (i >= len(in.run.apart) || !in.run.apart[i]) {
+		switch it := &in.run.items[i]; {
+		case !it.keyed:
+		case i >= len(in.run.apart) || !in.run.apart[i]:
 			hash = laneHash(in.run.recs[i].Key)
+			it.hash = uint16(hash)
+		case it.own.Load() != nil: // it joins when it is due
+			it.hash = uint16(laneHash(it.key()))
 		}
 		in.hashes = append(in.hashes, hash)
 	}

@@ -2,6 +2,7 @@ package retriable
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -10,6 +11,9 @@ type stillness struct {
 	at    int64
 	since time.Time // zero until the watch has looked
 	told  bool
+
+	reason      Reason // of the record at it
+	reasonSince time.Time
 }
 
 // watch looks after what does not move: watermarks, and handlers that run for too long.
@@ -47,8 +51,13 @@ func (p *partition) watch(now time.Time) (o Oldest, tell bool) {
 		if ok && o.Since.After(s.since) {
 			s.since = o.Since
 		}
+		s.reason, s.reasonSince = o.Reason, s.since
 		return o, false
 	}
+	if p.still.reason != o.Reason {
+		p.still.reason, p.still.reasonSince = o.Reason, now
+	}
+	o.ReasonSince = p.still.reasonSince
 	if p.still.told || now.Sub(p.still.since) < p.c.set.stuckAfter {
 		return o, false
 	}
@@ -76,8 +85,22 @@ func (c *Consumer) tellStuck(p *partition, o Oldest) {
 	if o.waits() {
 		level = c.log.Debug // it is as it should be
 	}
-	level("retriable: the committed offset does not move; this record holds it",
-		"record", Position{p.topic, p.partition, o.Offset}, "reason", string(o.Reason), "attempt", o.Attempt, "since", o.Since)
+	args := []any{
+		"record",
+		Position{p.topic, p.partition, o.Offset},
+		"reason", string(o.Reason), "reason since", o.ReasonSince,
+		"attempt", o.Attempt, "age", time.Since(o.Since).Round(time.Second), "since", o.Since,
+	}
+	if o.KeyHash != 0 {
+		args = append(args, "key hash", fmt.Sprintf("%04x", o.KeyHash)) // which tells its lane
+	}
+	if !o.Until.IsZero() {
+		args = append(args, "until", o.Until)
+	}
+	if o.Topic != "" {
+		args = append(args, "written to", o.Topic)
+	}
+	level("retriable: the committed offset does not move; this record holds it", args...)
 	s := Stuck{Topic: p.topic, Partition: p.partition, Oldest: o}
 	call(c, c.hook.stuck, func(h HookStuck) { h.OnStuck(s) })
 }

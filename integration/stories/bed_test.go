@@ -34,6 +34,10 @@ func TestMain(m *testing.M) {
 		replayer()
 		return
 	}
+	if os.Getenv(workerSpec) != "" {
+		work()
+		return
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil { // what is parallel here mostly waits, whatever the number of processors
 		panic(err)

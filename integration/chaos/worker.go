@@ -104,6 +104,7 @@ func (w *worker) run(orders *json.Decoder) (err error) {
 		retriable.Logger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))),
 		retriable.Concurrency(16), retriable.CommitInterval(100*time.Millisecond), retriable.DrainTimeout(w.Drain),
 		retriable.Hooks(w),
+		retriable.MaxCrashes(250), // a record that runs at every death is suspected of it; here that is chance, and it must not be given up
 		retriable.Topic(w.Base, retriable.HandlerFunc(w.handle), retriable.RetryTopic(w.Retry), retriable.DeadLetterTopic(w.Dead),
 			retriable.MaxAttempts(MaxAttempts), retriable.Backoff(retriable.Exponential(150*time.Millisecond, 600*time.Millisecond))),
 	)

@@ -58,7 +58,7 @@ func (p *partition) moveOldest(now int64) int64 {
 	for _, it := range moved {
 		it.Set(watermark.Producing)
 	}
-	p.heap.remove(func(e entry) bool { return e.it != nil && e.it.State() == watermark.Producing })
+	p.heap.remove(func(e entry) bool { return e.it.State() == watermark.Producing })
 	p.alarm()
 	ws := p.beginMove(moved, now)
 	p.mu.Unlock()
@@ -151,7 +151,7 @@ func (p *partition) moveRefused(w *write, err error) {
 	if errors.Is(err, kerr.UnknownTopicID) {
 		p.c.renewer.add(w.rec.Topic, &p.c.renewer.produced)
 	}
-	again := ceilMilli(time.Now().Add(wait)).UnixMilli()
+	again := ceilMilli(p.c.now().Add(wait)).UnixMilli()
 	p.mu.Lock()
 	_, ours := p.producing[w]
 	delete(p.producing, w)

@@ -144,7 +144,7 @@ func (w *worker) handle(p *partition, it *item) *item {
 		a.was.context = m.Context
 	}
 	if p.c.timed {
-		a.began = time.Now()
+		a.began = a.p.c.now()
 		a.waited = max(a.began.Sub(time.UnixMilli(it.ready)), 0)
 	}
 	return w.finish(&a, w.call(&a))

@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/retriable-kafka/retriable-go/retriable/internal/clock"
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
 )
@@ -32,6 +33,7 @@ type Consumer struct {
 	names   map[string]*topic // by the name of the base topic
 	sizes   *sizes            // how large a record the retry and dead-letter topics take
 	timed   bool              // somebody wants to know how long handlers take
+	skew    time.Duration     // how wrong the clock is; the simulation's alone
 
 	started atomic.Bool
 	ready   chan struct{}
@@ -109,6 +111,9 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	c.recordSize.Store(unknownSize) // with care, until there are some
 	for _, h := range cfg.hooks {
 		c.hook.add(h)
+		if s, ok := h.(clock.Skewed); ok {
+			c.skew = time.Duration(s.Skew())
+		}
 	}
 	c.timed = len(c.hook.handled) > 0
 	for _, t := range set.topics {
@@ -202,6 +207,9 @@ func (c *Consumer) Run(ctx context.Context) error {
 	return err
 }
 
+// now is this consumer's clock, by which due times are written and judged.
+func (c *Consumer) now() time.Time { return time.Now().Add(c.skew) }
+
 // abort has Run drain and return err.
 func (c *Consumer) abort(err error) {
 	if c.failure.CompareAndSwap(nil, &err) {
@@ -229,7 +237,7 @@ func (c *Consumer) pollOnce(ctx context.Context) (crowded bool) {
 	if !fetches.Empty() {
 		c.recordSize.Store(c.recordSize.Load() * 7 / 8)
 	}
-	now := time.Now()
+	now := c.now()
 	fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 		if f.Err != nil {
 			c.fetchFailed(topicPartition{f.Topic, f.Partition}, f.Err)

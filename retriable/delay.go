@@ -12,7 +12,7 @@ import (
 // What is not yet due waits in its partition's heap: records held until their next attempt, postponed ones, and copies whose write was
 // refused. One goroutine for all partitions sleeps until the earliest of them is due.
 
-// entry is one that waits; it or w is set.
+// entry is one that waits; it or w is set, by the heap it is in.
 type entry struct {
 	due    int64 // ms; of a record in a tier when its stay is over
 	final  int64 // when such a record is due, if that is later
@@ -102,7 +102,7 @@ func (h *dueHeap) top() int64 {
 }
 
 // alarm notes when the first of what waits is due. p.mu is held.
-func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top())) }
+func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top(), p.resend.top())) }
 
 // release lets go of what is due: records to their lanes, as far as there is room, writes to the broker, and what has been in its tier for
 // long enough to the next. It returns when the next is.
@@ -114,12 +114,11 @@ func (p *partition) release(now int64) int64 {
 	if p.heap.top() <= now {
 		room = p.c.set.maxPending - p.weigh().pending
 	}
-	for p.heap.top() <= now && (room > 0 || p.heap.es[0].w != nil || p.heap.es[0].final > now) {
+	for p.resend.top() <= now { // whatever waits for room: it may be these that make it
+		writes = append(writes, p.resend.pop().w)
+	}
+	for p.heap.top() <= now && (room > 0 || p.heap.es[0].final > now) {
 		e := p.heap.pop()
-		if e.w != nil {
-			writes = append(writes, e.w)
-			continue
-		}
 		if e.final > now {
 			hops = append(hops, e.it)
 			continue
@@ -137,12 +136,13 @@ func (p *partition) release(now int64) int64 {
 	}
 	again := p.releaseInPlace(now)
 	next := p.heap.top()
-	late := next <= now && p.stage.Load() == live
+	late := next <= now
 	if late {
-		next = maxDue // what ends makes room and wakes
+		next = maxDue // what ends makes room and wakes; while it drains nothing needs to
 	}
+	late = late && p.stage.Load() == live
 	p.overdue.Store(late)
-	next = min(next, p.inPlace.top())
+	next = min(next, p.inPlace.top(), p.resend.top())
 	p.nextDue.Store(next)
 	p.mu.Unlock()
 	if late {
@@ -204,7 +204,7 @@ func (c *Consumer) delay(ctx context.Context) {
 	defer timer.Stop()
 	for {
 		c.waker.at.Store(maxDue) // whoever adds something from here on kicks
-		began := time.Now()
+		began := c.now()
 		next, bar := int64(maxDue), c.unbar(began)
 		now := began.UnixMilli()
 		if c.joinDue.Load() <= now {
@@ -224,10 +224,10 @@ func (c *Consumer) delay(ctx context.Context) {
 		}
 		wait := time.Hour
 		if next < now+wait.Milliseconds() {
-			wait = time.Until(time.UnixMilli(next))
+			wait = time.UnixMilli(next).Sub(c.now())
 		}
 		if bar < maxDue {
-			wait = min(wait, time.Until(time.Unix(0, bar)))
+			wait = min(wait, time.Unix(0, bar).Sub(c.now()))
 			next = min(next, bar/int64(time.Millisecond))
 		}
 		timer.Reset(wait)

@@ -177,7 +177,7 @@ func (c *Consumer) Skip(ctx context.Context, past Position) error {
 		epoch := p.window.Epoch()
 		p.mu.Unlock()
 		if err == nil {
-			p.admit(time.Now())
+			p.admit(c.now())
 			c.setPaused([]*partition{p}, pausedStalled, false)
 			c.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{past.Topic: {past.Partition: {Epoch: epoch, Offset: past.Offset + 1}}})
 		}

@@ -70,6 +70,7 @@ type partition struct {
 	runs       uint32 // of what came due, so far
 	heap       dueHeap
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
+	resend     dueHeap // copies whose write was refused: no bound keeps them either
 	heldBytes  int64   // of the records in the heaps
 	producing  map[*write]struct{}
 	joining    map[int64]*item // chunks of incomplete messages, by offset; nil until there was one
@@ -82,6 +83,7 @@ type partition struct {
 	blocked    error     // why it cannot be fetched on, nil mostly
 	stalls     int       // fetch errors in a row
 	stalled    time.Time // until when it is not fetched because of them
+	doubted    time.Time // since when it is fetched again after a pause and has brought nothing; zero mostly
 	bytes      int64     // of its pending and held records, as of the last look
 	refusals   int       // of commits, since the last accepted
 	still      stillness

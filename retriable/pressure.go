@@ -145,7 +145,7 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 			if p.paused.Load() != 0 || p.stage.Load() != live {
 				continue
 			}
-			p.admit(time.Now())
+			p.admit(c.now())
 			l := p.look()
 			switch {
 			case !c.full(p, l):
@@ -204,6 +204,7 @@ func (c *Consumer) setPaused(parts []*partition, why int32, on bool) {
 		p.paused.Store(after)
 		if (before == 0) != (after == 0) {
 			m[p.topic] = append(m[p.topic], p.partition)
+			p.doubt(after == 0)
 		}
 	}
 	switch {
@@ -246,7 +247,7 @@ func (c *Consumer) relax() {
 	var full []*partition
 	for _, p := range c.partitions() {
 		if p.overdue.Load() {
-			p.release(time.Now().UnixMilli())
+			c.waker.wake(p.release(c.now().UnixMilli())) // what is due later waited behind it, out of the alarm's sight
 		}
 		if p.paused.Load()&pausedFull != 0 {
 			full = append(full, p)
@@ -260,7 +261,7 @@ func (c *Consumer) relax() {
 			if p.stage.Load() != live {
 				return true
 			}
-			p.admit(time.Now())
+			p.admit(c.now())
 			if !c.relaxed(p.look(), p.why) || p.waiting() > 0 {
 				return true
 			}

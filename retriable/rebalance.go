@@ -101,6 +101,7 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	c.fetchAgain(ctx, offsets)
 	starts := c.resolveStarts(ctx, offsets)
+	c.giveUp(c.twice(offsets), ErrRevoked, 0, true)
 	var made, told []*partition
 	for name, s := range starts {
 		t, retry := c.route(name.topic)
@@ -138,6 +139,19 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 	}
 	c.markJoined()
 	return offsets, nil
+}
+
+// twice returns what is ours already: kgo may say so again without having taken it away, where a topic was made anew. A second object beside the
+// first would handle the same records.
+func (c *Consumer) twice(offsets map[string]map[int32]kgo.Offset) (parts []*partition) {
+	for t, ps := range offsets {
+		for n := range ps {
+			if p := c.partition(topicPartition{t, n}); p != nil {
+				parts = append(parts, p)
+			}
+		}
+	}
+	return parts
 }
 
 func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]int32) {
@@ -286,7 +300,7 @@ func (p *partition) fence(out *outcome) Drained {
 	d.Dropped += len(p.stash)
 	p.stash = nil
 	p.joining = nil
-	p.first, p.last, p.open, p.heap, p.inPlace, p.lanes = nil, nil, nil, dueHeap{}, dueHeap{}, lanes{}
+	p.first, p.last, p.open, p.heap, p.inPlace, p.resend, p.lanes = nil, nil, nil, dueHeap{}, dueHeap{}, dueHeap{}, lanes{}
 	p.nextDue.Store(maxDue)
 	p.moveAt.Store(maxDue)
 	return d

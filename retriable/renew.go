@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 // A topic that is deleted and made anew has another id. kgo never takes up the new one by itself: it answers fetches and produces with
@@ -142,4 +144,66 @@ func (c *Consumer) resumeStalled(now time.Time) (left bool) {
 		c.gate.shut(func() { c.setPaused(over, pausedStalled, false) })
 	}
 	return left
+}
+
+// doubt notes that a partition is fetched again after a pause, or is not. kgo throws away what it has fetched of a paused partition, and with it
+// the one error that it tells only once: of a batch past its bound, behind which it never reads on.
+func (p *partition) doubt(fetched bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.doubted = (time.Time{}); fetched {
+		p.doubted = time.Now()
+	}
+}
+
+// doubtful returns where reading stands if nothing has come since the pause for a while.
+func (p *partition) doubtful(now time.Time) (next int64, epoch int32, yes bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	yes = !p.doubted.IsZero() && p.blocked == nil && now.Sub(p.doubted) >= quiet
+	return p.position(), p.window.Epoch(), yes
+}
+
+// askAgain has partitions read once more from where they stand that have brought nothing since their pause, though there is more in the log: then
+// the error comes again, and Health can name it.
+func (c *Consumer) askAgain(ctx context.Context, now time.Time) {
+	var topics []string
+	var doubted []*partition
+	for _, p := range c.partitions() {
+		if _, _, yes := p.doubtful(now); yes && p.stage.Load() == live {
+			topics = append(topics, p.topic)
+			doubted = append(doubted, p)
+		}
+	}
+	if len(doubted) == 0 {
+		return
+	}
+	timed, cancel := context.WithTimeout(ctx, c.set.commitTimeout())
+	defer cancel()
+	ends, err := kadm.NewClient(c.cl).ListCommittedOffsets(timed, topics...)
+	if err != nil {
+		c.log.Debug("retriable: not all ends of the log could be listed", "error", err)
+	}
+	c.gate.shut(func() {
+		past, from := map[string]map[int32]kgo.EpochOffset{}, map[string]map[int32]kgo.EpochOffset{}
+		for _, p := range doubted {
+			end, ok := ends.Lookup(p.topic, p.partition)
+			next, epoch, yes := p.doubtful(now)
+			if !ok || end.Err != nil || !yes || p.stage.Load() != live {
+				continue
+			}
+			p.doubt(false)
+			if end.Offset > next && next >= 0 {
+				if from[p.topic] == nil {
+					past[p.topic], from[p.topic] = map[int32]kgo.EpochOffset{}, map[int32]kgo.EpochOffset{}
+				}
+				past[p.topic][p.partition] = kgo.EpochOffset{Epoch: epoch, Offset: next + 1}
+				from[p.topic][p.partition] = kgo.EpochOffset{Epoch: epoch, Offset: next}
+			}
+		}
+		if len(from) > 0 {
+			c.cl.SetOffsets(past) // to set what it has already does nothing
+			c.cl.SetOffsets(from)
+		}
+	})
 }

@@ -115,7 +115,7 @@ func (p *partition) dueIn(a *attempt, after time.Duration) (due time.Time, ok bo
 		p.c.log.Warn("retriable: a wait longer than MaxDelay is cut", "record", p.name(a.it), "wait", after, "max", t.maxDelay)
 		after = t.maxDelay
 	}
-	now := time.Now()
+	now := p.c.now()
 	due = ceilMilli(now.Add(after))
 	first := a.first
 	if first.IsZero() {
@@ -168,7 +168,7 @@ func (a *attempt) origin() wire.Origin {
 // firstFailure is this attempt's end unless one before it failed.
 func (a *attempt) firstFailure() int64 {
 	if a.first.IsZero() {
-		return time.Now().UnixMilli()
+		return a.p.c.now().UnixMilli()
 	}
 	return a.first.UnixMilli()
 }
@@ -181,7 +181,7 @@ func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	}
 	w := p.newWrite(a, err)
 	w.due, w.attempt = due, r.Attempt
-	w.rec.Topic = p.t.retryFor(time.Until(due) + 50*time.Millisecond) // that a moment has passed makes no difference
+	w.rec.Topic = p.t.retryFor(due.Sub(p.c.now()) + 50*time.Millisecond) // that a moment has passed makes no difference
 	w.rec.Headers = wire.AppendRetry(wire.User(w.rec.Headers), r)
 	p.write(w)
 }
@@ -242,7 +242,7 @@ func (a *attempt) aside(m Message, due int64, state watermark.State) {
 // postpone puts the record back in memory for a while, without spending an attempt (Postpone).
 func (p *partition) postpone(a *attempt, d time.Duration) {
 	d = min(d, p.t.maxDelay)
-	it, due, m := a.it, ceilMilli(time.Now().Add(d)).UnixMilli(), a.remember()
+	it, due, m := a.it, ceilMilli(p.c.now().Add(d)).UnixMilli(), a.remember()
 	p.mu.Lock()
 	a.aside(m, due, watermark.Postponed)
 	if p.stage.Load() == live {

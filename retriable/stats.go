@@ -156,13 +156,11 @@ func (p *partition) stats() PartitionStats {
 	return s
 }
 
-// nextHeld returns when the first record, not write, is due. p.mu is held.
+// nextHeld returns when the first record is due. p.mu is held.
 func (p *partition) nextHeld() time.Time {
 	h, first := &p.heap, p.inPlace.top()
 	for i := range h.es {
-		if e := &h.es[i]; e.it != nil {
-			first = min(first, max(e.due, e.final))
-		}
+		first = min(first, max(h.es[i].due, h.es[i].final))
 	}
 	if first == maxDue {
 		return time.Time{}

@@ -80,7 +80,7 @@ func (p *partition) admits() bool {
 	if wait <= 0 {
 		return true
 	}
-	until := time.Now().Add(wait).UnixNano()
+	until := p.c.now().Add(wait).UnixNano()
 	for _, q := range p.c.partitions() {
 		if q.t == p.t {
 			q.barred.Or(barredByGate) // before it is said until when, or it might never end

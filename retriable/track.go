@@ -35,7 +35,7 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 		p.readMap(*p.unread)
 	}
 	if len(recs) > 0 {
-		p.blocked, p.stalls = nil, 0
+		p.blocked, p.stalls, p.doubted = nil, 0, time.Time{}
 		if len(p.stash) == 0 {
 			p.stash = recs
 		} else {
@@ -168,14 +168,12 @@ func (p *partition) cut(offset int64) {
 	old := p.heap
 	p.heap, p.heldBytes = dueHeap{}, 0
 	for _, e := range old.es {
-		if e.it != nil && e.offset >= offset {
+		if e.offset >= offset {
 			e.it.Done()
 			continue
 		}
 		p.heap.push(e)
-		if e.it != nil {
-			p.heldBytes += e.it.bytes()
-		}
+		p.heldBytes += e.it.bytes()
 	}
 	for _, e := range p.inPlace.es {
 		if e.offset >= offset {

@@ -32,6 +32,7 @@ func (c *Consumer) watch(ctx context.Context) {
 					c.tellStuck(p, o)
 				}
 			}
+			c.askAgain(ctx, time.Now())
 		}
 	}
 }
@@ -139,7 +140,7 @@ func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) u
 
 // handledHook tells of an attempt.
 func (c *Consumer) handledHook(a *attempt, v Verdict, err error) {
-	now := time.Now()
+	now := c.now()
 	e := Handled{Message: a.m, Took: now.Sub(a.began), Waited: a.waited, Verdict: v, Err: err}
 	call(c, c.hook.handled, func(h HookHandled) { h.OnHandled(e) })
 }

@@ -230,10 +230,10 @@ func (p *partition) halve(w *write, limit int) bool {
 
 // later sends the copy again in a while.
 func (p *partition) later(w *write, wait time.Duration) {
-	due := ceilMilli(time.Now().Add(wait)).UnixMilli()
+	due := ceilMilli(p.c.now().Add(wait)).UnixMilli()
 	p.mu.Lock()
 	if _, ours := p.producing[w]; ours {
-		p.heap.push(entry{due: due, offset: w.it.offset, w: w})
+		p.resend.push(entry{due: due, offset: w.it.offset, w: w})
 		p.alarm()
 	}
 	p.mu.Unlock()

@@ -101,9 +101,12 @@ func (k *Kafka) ClientOptions() []kgo.Opt {
 // Options are what a consumer needs to reach the broker that the test, or the code under test, makes and runs itself. Start brings them
 // along. Of such a consumer Await knows nothing; it must be stopped before the test ends.
 func (k *Kafka) Options() []retriable.Option {
-	return append([]retriable.Option{
-		retriable.Brokers(k.addrs...), retriable.Kafka(kgo.Dialer(k.DialContext)), retriable.Logger(k.logger(k.t.Context(), "")),
-	}, k.Members...)
+	return append(k.reach(k.DialContext, k.logger(k.t.Context(), "")), k.Members...)
+}
+
+// reach is how a consumer finds the broker.
+func (k *Kafka) reach(dial dialer, log *slog.Logger) []retriable.Option {
+	return []retriable.Option{retriable.Brokers(k.addrs...), retriable.Kafka(kgo.Dialer(dial)), retriable.Logger(log)}
 }
 
 // DialContext opens a connection to the broker: for dialers of your own, which break connections, say.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
 	"github.com/retriable-kafka/retriable-go/retriable/retriabletest"
@@ -73,6 +74,48 @@ func TestNothingStartsNorCountsAfterACrash(t *testing.T) {
 			t.Errorf("%d calls, want 5", n)
 		}
 	})
+}
+
+func TestACrashAtARequest(t *testing.T) {
+	for _, w := range []struct {
+		name   string
+		crash  func(m *retriabletest.Member)
+		copies int // of the record, in the end
+		calls  int // of its first attempt
+	}{
+		{"before the copy is written", func(m *retriabletest.Member) { m.CrashBefore(kmsg.Produce) }, 1, 2},
+		{"after it, before its ack", func(m *retriabletest.Member) { m.CrashAfter(kmsg.Produce) }, 2, 2},
+		{"no crash, but the ack is lost", func(m *retriabletest.Member) { m.LoseAnswer(kmsg.Produce) }, 1, 1},
+		{"before the commit", func(m *retriabletest.Member) { m.CrashBefore(kmsg.OffsetCommit) }, 2, 2},
+		{"after it, before its answer", func(m *retriabletest.Member) { m.CrashAfter(kmsg.OffsetCommit) }, 1, 1},
+	} {
+		t.Run(w.name, func(t *testing.T) {
+			retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
+				firsts := 0
+				k.Topic("orders", 1)
+				service := k.Start("billing", orders(func(_ context.Context, m *retriable.Message) error {
+					if m.Attempt == 1 {
+						firsts++
+						return errors.New("not now")
+					}
+					return nil
+				}))
+				time.Sleep(5 * time.Second) // where to start is committed
+				w.crash(service)
+				k.Produce("orders", "", "coffee")
+				time.Sleep(10 * time.Second)
+				select {
+				case <-service.Crashed():
+					service.Restart()
+				default:
+				}
+				service.Await(retriabletest.Committed())
+				if n := len(k.Records("orders.retry")); n != w.copies || firsts != w.calls {
+					t.Errorf("%d copies, want %d; %d first attempts, want %d", n, w.copies, firsts, w.calls)
+				}
+			})
+		})
+	}
 }
 
 func TestAStopRepeatsNothing(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
 )
@@ -57,13 +57,8 @@ func (m *Member) launch() {
 	l := &life{m: m, network: &network{dial: m.k.DialContext}, done: make(chan struct{})}
 	whole := context.WithoutCancel(m.k.t.Context())
 	l.dying, l.crash = context.WithCancelCause(whole)
-	opts := append(m.k.Options(),
-		retriable.Kafka(kgo.Dialer(l.network.dialContext)),
-		retriable.Logger(m.k.logger(l.dying, m.group+": ")),
-		retriable.Use(l.middleware),
-		retriable.Hooks(counter{l}),
-	)
-	c, err := retriable.New(m.group, append(opts, m.opts...)...)
+	opts := append(m.k.reach(l.network.dialContext, m.k.logger(l.dying, m.group+": ")), retriable.Use(l.middleware), retriable.Hooks(counter{l}))
+	c, err := retriable.New(m.group, append(append(opts, m.k.Members...), m.opts...)...)
 	if err != nil {
 		m.k.t.Fatal(err)
 	}
@@ -112,13 +107,36 @@ func (m *Member) End() { m.now.stop() }
 //
 // A goroutine cannot be killed. The contexts of running handlers end, with [ErrCrashed] as cause, and what they return counts no more; what a
 // handler does all the same, a real crash would have kept it from.
-func (m *Member) Crash() {
-	l := m.now
+func (m *Member) Crash() { m.now.die() }
+
+func (l *life) die() {
 	l.seen = true
 	l.crash(ErrCrashed)
 	l.network.cut()
 	l.stop()
 }
+
+// CrashBefore crashes the consumer when it is about to send its next request of a kind, which the broker does not get: before a retry copy is
+// written (kmsg.Produce), say, or before a commit (kmsg.OffsetCommit).
+func (m *Member) CrashBefore(key kmsg.Key) {
+	l := m.now
+	l.network.set(trap{key, true, func(*conn) { l.die() }})
+}
+
+// CrashAfter is CrashBefore, but the broker has got the request and done what it says; its answer is lost with the consumer.
+func (m *Member) CrashAfter(key kmsg.Key) {
+	l := m.now
+	l.network.set(trap{key, false, func(*conn) { l.die() }})
+}
+
+// LoseAnswer breaks the connection when the next request of a kind was delivered, and before its answer comes. The consumer cannot know then
+// whether the broker has done it.
+func (m *Member) LoseAnswer(key kmsg.Key) {
+	m.now.network.set(trap{key, false, func(c *conn) { _ = c.Conn.Close() }})
+}
+
+// Crashed is closed when the consumer crashes, in its present life.
+func (m *Member) Crashed() <-chan struct{} { return m.now.dying.Done() }
 
 // Restart starts the consumer again, with the same options, after a stop or a crash, and waits until it is ready. One that still runs is
 // stopped first.

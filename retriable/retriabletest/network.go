@@ -2,21 +2,54 @@ package retriabletest
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
 	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
 )
+
+type dialer = func(ctx context.Context, network, host string) (net.Conn, error)
 
 // network is one consumer's, which can be cut.
 type network struct {
-	dial func(ctx context.Context, network, host string) (net.Conn, error)
+	dial dialer
 
 	mu    sync.Mutex
 	conns map[*conn]struct{}
 	gone  bool
+	trap  *trap // nil mostly
+}
+
+// trap goes off once, at a request.
+type trap struct {
+	key    kmsg.Key
+	before bool // it is not delivered
+	spring func(c *conn)
+}
+
+// set has a trap go off at the next request of its kind.
+func (n *network) set(t trap) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.trap = &t
+}
+
+// sprung returns the trap that a request has met. A request is written in one piece, its length and its key first.
+func (n *network) sprung(request []byte) *trap {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	t := n.trap
+	if t == nil || len(request) < 6 || kmsg.Key(binary.BigEndian.Uint16(request[4:])) != t.key {
+		return nil
+	}
+	n.trap = nil
+	return t
 }
 
 func (n *network) dialContext(ctx context.Context, network, host string) (net.Conn, error) {
@@ -71,8 +104,19 @@ func (c *conn) Read(p []byte) (int, error) {
 	return k, reset("read", err)
 }
 
+// served is how long the broker has to do what it is told, before the answer is lost.
+const served = 10 * time.Millisecond
+
 func (c *conn) Write(p []byte) (int, error) {
+	t := c.n.sprung(p)
+	if t != nil && t.before {
+		t.spring(c)
+	}
 	k, err := c.Conn.Write(p)
+	if t != nil && !t.before {
+		time.Sleep(served) //nolint:forbidigo // in a bubble this is how time passes
+		t.spring(c)
+	}
 	return k, reset("write", err)
 }
 

@@ -1,0 +1,422 @@
+package simulation
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+)
+
+// check says what of the invariants a history breaks. It knows nothing but the history.
+func check(h *history) []string {
+	c := &checker{history: h, resolved: map[place]time.Duration{}, where: map[string][]place{}}
+	c.index()
+	c.accounts()
+	c.attempts()
+	c.turns()
+	c.offsets()
+	c.repeats()
+	if h.wedged != "" {
+		c.bad("I1: not everything is committed in the end: %s", h.wedged)
+	}
+	return c.found
+}
+
+type checker struct {
+	*history
+	tenures  []*tenure
+	starts   []*start
+	resolved map[place]time.Duration // when a record was, as far as its consumer was told
+	where    map[string][]place      // of an id
+	found    []string
+}
+
+// tenure is one partition at one member, from its assignment until it was given up.
+type tenure struct {
+	life     int
+	lot      lot
+	at       int64 // where reading began
+	claims   []run
+	from, to time.Duration
+	over     bool // it was given up
+	lost     bool
+	crashed  bool
+	refused  bool          // its last commit was
+	accepted time.Duration // its last commit that was
+}
+
+// start is one call of a handler.
+type start struct {
+	event
+	tenure  *tenure
+	ended   bool
+	until   time.Duration
+	outcome ending // "" as long as it runs, and where it was too late
+}
+
+const never = time.Duration(math.MaxInt64)
+
+func (c *checker) bad(format string, args ...any) {
+	c.found = append(c.found, fmt.Sprintf(format, args...))
+}
+
+// index finds tenures, calls, and what was resolved when.
+func (c *checker) index() {
+	holds := map[int]map[lot]*tenure{}
+	running := map[int]map[place]*start{}
+	for _, e := range c.events {
+		if holds[e.life] == nil {
+			holds[e.life], running[e.life] = map[lot]*tenure{}, map[place]*start{}
+		}
+		t := holds[e.life][e.place.lot()]
+		switch e.kind {
+		case assigned:
+			if t != nil && !t.over {
+				c.bad("I3: %v was assigned to m%d twice", e.place.lot(), e.life)
+			}
+			t = &tenure{life: e.life, lot: e.place.lot(), at: e.place.offset, claims: e.runs, from: e.at, to: never, accepted: -1}
+			holds[e.life][t.lot] = t
+			c.tenures = append(c.tenures, t)
+		case drained:
+			if t != nil {
+				t.over, t.lost, t.to = true, e.flag, e.at
+			}
+		case crashed:
+			for _, t := range holds[e.life] {
+				if !t.over {
+					t.crashed, t.to = true, e.at
+				}
+			}
+		case committed:
+			if t != nil {
+				if t.refused = e.flag; !e.flag {
+					t.accepted = e.at
+				}
+			}
+		case began:
+			s := &start{event: e, tenure: t, until: never}
+			if t == nil || e.at > t.to {
+				c.bad("I3: %v began at m%d, which does not own it", e.place, e.life)
+			}
+			running[e.life][e.place] = s
+			c.starts = append(c.starts, s)
+		case ended:
+			if s := running[e.life][e.place]; s != nil {
+				s.ended, s.until = true, e.at
+				if !e.flag {
+					s.outcome = e.outcome
+				}
+			}
+			if !e.flag && (e.outcome == succeeds || e.outcome == dropped) {
+				c.resolve(e.place, e.at)
+			}
+		case retried, buried:
+			c.resolve(e.place, e.at)
+		case gaveUp:
+			for i := range e.count {
+				c.resolve(place{e.place.topic, e.place.partition, e.place.offset + i}, e.at)
+			}
+		case commits, cut, fault:
+		}
+	}
+	for i, w := range c.copies {
+		if first := c.movedFrom(i); first >= 0 {
+			c.resolve(c.copies[first].place, w.at)
+		}
+	}
+}
+
+// movedFrom finds the copy that one was moved from: the last before it for the same attempt, due at the same time. -1 for none.
+func (c *checker) movedFrom(i int) int {
+	w, found := c.copies[i], -1
+	for j, o := range c.copies {
+		if c.moves && j != i && o.id == w.id && o.attempt == w.attempt && !w.forged && (o.due == w.due || o.forged) && o.at <= w.at && (found < 0 || o.at >= c.copies[found].at) {
+			if o.at < w.at || j < i {
+				found = j
+			}
+		}
+	}
+	return found
+}
+
+func (c *checker) resolve(p place, at time.Duration) {
+	if was, ok := c.resolved[p]; !ok || at < was {
+		c.resolved[p] = at
+	}
+}
+
+// accounts is I1: each id that was produced ends as it is to end, and nowhere else.
+func (c *checker) accounts() {
+	type account struct {
+		fate        fate
+		first       int
+		gone        bool
+		known       bool
+		done, drops int
+		letters     int
+	}
+	accounts := map[string]*account{}
+	var ids []string
+	add := func(w written) {
+		if w.id != "" {
+			accounts[w.id] = &account{fate: w.fate, first: w.first, gone: w.gone, known: true}
+			ids = append(ids, w.id)
+		}
+	}
+	for _, w := range c.base {
+		add(w)
+	}
+	for _, w := range c.copies {
+		if w.forged {
+			add(w)
+		}
+	}
+	for _, s := range c.starts {
+		a := accounts[s.id]
+		if a == nil {
+			c.bad("I1: %s was never produced, and handled at %v", s.id, s.place)
+			continue
+		}
+		switch s.outcome {
+		case succeeds:
+			a.done++
+		case dropped:
+			a.drops++
+		default:
+		}
+	}
+	for _, l := range c.letters {
+		a := accounts[l.id]
+		if a == nil {
+			c.bad("I1: a dead letter of %s, which was never produced", l.id)
+			continue
+		}
+		a.letters++
+		if n, _ := a.fate.last(a.first, c.most); l.attempt != n {
+			c.bad("I8: the dead letter of %s tells of %d attempts, and there were %d", l.id, l.attempt, n)
+		}
+	}
+	for _, id := range ids {
+		a := accounts[id]
+		_, end := a.fate.last(a.first, c.most)
+		got := map[ending]int{succeeds: a.done, refused: a.letters, dropped: a.drops}
+		for _, e := range []ending{succeeds, refused, dropped} {
+			switch {
+			case e == end && got[e] == 0 && !a.gone:
+				c.bad("I1: %s is lost: it should have ended as %q", id, end)
+			case e != end && got[e] > 0:
+				c.bad("I1: %s should have ended as %q, and ended as %q", id, end, e)
+			}
+		}
+	}
+}
+
+// attempts is I8 and I7: what a call says of itself is what was written, the numbers go up by one, and none is early.
+func (c *checker) attempts() {
+	at := map[place]written{}
+	for _, w := range c.base {
+		at[w.place] = w
+	}
+	for _, w := range c.copies {
+		at[w.place] = w
+	}
+	failed := map[string]map[int]time.Duration{} // id → attempt → when it first failed
+	for _, s := range c.starts {
+		w, ok := at[s.place]
+		switch {
+		case !ok || w.id != s.id:
+			c.bad("I1: %s was handled at %v, where %q lies", s.id, s.place, w.id)
+			continue
+		case s.attempt != w.attempt:
+			c.bad("I8: attempt %d of %s at %v, want %d", s.attempt, s.id, s.place, w.attempt)
+		case s.attempt > c.most || s.attempt < 1:
+			c.bad("I8: attempt %d of %s", s.attempt, s.id)
+		}
+		if w.due > 0 && s.clock < w.due {
+			c.bad("I7: attempt %d of %s at %v began %d ms early", s.attempt, s.id, s.place, w.due-s.clock)
+		}
+		if s.text != "" {
+			c.bad("attempt %d of %s at %v: %s", s.attempt, s.id, s.place, s.text)
+		}
+		if s.outcome == fails {
+			if failed[s.id] == nil {
+				failed[s.id] = map[int]time.Duration{}
+			}
+			if was, ok := failed[s.id][s.attempt]; !ok || s.until < was {
+				failed[s.id][s.attempt] = s.until
+			}
+		}
+	}
+	hops := map[string]int{}
+	for i, w := range c.copies {
+		if w.forged || c.movedFrom(i) >= 0 {
+			continue
+		}
+		when, ok := failed[w.id][w.attempt-1]
+		if !ok || when > w.at+time.Millisecond { // which it tells in milliseconds
+			c.bad("I8: the copy of %s at %v is for attempt %d, and none before it had failed", w.id, w.place, w.attempt)
+		}
+		hops[fmt.Sprint(w.id, "/", w.attempt)]++
+	}
+	calls := map[string]int{}
+	for _, s := range c.starts {
+		calls[fmt.Sprint(s.id, "/", s.attempt+1)]++
+	}
+	for hop, n := range hops {
+		if n > calls[hop] {
+			c.bad("I8: %d copies for %s, of %d calls", n, hop, calls[hop])
+		}
+	}
+}
+
+// turns is I6: within a tenure the records of a lane never run at once, and those of a base topic begin in the order of their offsets.
+func (c *checker) turns() {
+	if !c.keyed && !c.inTurn {
+		return
+	}
+	type lane struct {
+		t   *tenure
+		key string
+	}
+	lanes := map[lane][]*start{}
+	postponed := map[place]bool{}
+	for _, s := range c.starts {
+		key := s.key
+		if c.inTurn {
+			key = ""
+		} else if key == "" {
+			continue
+		}
+		l := lane{s.tenure, key}
+		for _, o := range lanes[l] {
+			switch {
+			case o.until > s.at && !(s.tenure != nil && s.at >= s.tenure.to):
+				c.bad("I6: %s began at %v while %s of its lane ran", s.id, s.at, o.id)
+			case o.place.topic == "orders.retry" || postponed[o.place] || postponed[s.place]:
+			case o.place.offset > s.place.offset:
+				c.bad("I6: %v began after %v of its lane", s.place, o.place)
+			}
+		}
+		if s.outcome == "postponed" {
+			postponed[s.place] = true
+		}
+		lanes[l] = append(lanes[l], s)
+	}
+}
+
+// offsets is I2 and I3: no commit passes what is not resolved, in its map neither, or comes from one who does not own the partition; and within
+// a tenure they only go up.
+func (c *checker) offsets() {
+	lots := map[lot][]place{}
+	for _, ws := range [][]written{c.base, c.copies} {
+		for _, w := range ws {
+			lots[w.place.lot()] = append(lots[w.place.lot()], w.place)
+			for i := int64(1); i < w.batch; i++ {
+				lots[w.place.lot()] = append(lots[w.place.lot()], place{w.place.topic, w.place.partition, w.place.offset + i})
+			}
+		}
+	}
+	last := map[*tenure]int64{}
+	for _, e := range c.events {
+		if e.kind != commits || e.life == 0 {
+			continue
+		}
+		t := c.tenureAt(e.life, e.place.lot(), e.at)
+		if t == nil {
+			c.bad("I3: m%d committed %v at %v, and does not own it", e.life, e.place, e.at)
+		} else {
+			if was, ok := last[t]; ok && e.place.offset < was {
+				c.bad("I2: the commit of %v at m%d went back from %d", e.place, e.life, was)
+			}
+			last[t] = e.place.offset
+		}
+		for _, p := range lots[e.place.lot()] {
+			claimed := slices.ContainsFunc(e.runs, func(r run) bool { return r.holds(p.offset) })
+			if p.offset >= e.place.offset && !claimed {
+				continue
+			}
+			if when, ok := c.resolved[p]; !ok || when > e.at {
+				c.bad("I2: m%d committed %v, map %v, at %v, with %v unresolved", e.life, e.place, e.runs, e.at, p)
+			}
+		}
+	}
+}
+
+// inFlight is how long a commit that was under way when its partition was lost may still arrive: nobody waits for it there, and the broker
+// takes it only as long as nobody else has the partition.
+const inFlight = 6 * time.Second
+
+// tenureAt finds whose a partition was.
+func (c *checker) tenureAt(life int, l lot, at time.Duration) *tenure {
+	for _, t := range c.tenures {
+		end := t.to
+		if t.lost {
+			end += inFlight
+		}
+		if t.life == life && t.lot == l && t.from <= at && at <= end {
+			return t
+		}
+	}
+	return nil
+}
+
+// repeats is I5: a record is called again only where something explains it.
+func (c *checker) repeats() {
+	calls := map[place][]*start{}
+	for _, s := range c.starts {
+		if t := s.tenure; t != nil {
+			if s.place.offset < t.at {
+				c.bad("I5: %v began at m%d, below where its reading began, %d", s.place, s.life, t.at)
+			}
+			if slices.ContainsFunc(t.claims, func(r run) bool { return r.holds(s.place.offset) }) {
+				c.bad("I5: %v began at m%d, though the map that it read says it is done", s.place, s.life)
+			}
+		}
+		calls[s.place] = append(calls[s.place], s)
+	}
+	for _, ss := range calls {
+		slices.SortStableFunc(ss, func(a, b *start) int { return cmp.Compare(a.at, b.at) })
+		for i, s := range ss[1:] {
+			if why := c.explain(ss[i], s); why != "" {
+				c.bad("I5: %v (%s) began at m%d at %v, and again at m%d at %v: %s", s.place, s.id, ss[i].life, ss[i].at, s.life, s.at, why)
+			}
+		}
+	}
+}
+
+// explain says why a second call has no excuse, "" if it has one.
+func (c *checker) explain(first, again *start) string {
+	a, b := first.tenure, again.tenure
+	when, resolved := c.resolved[first.place]
+	switch {
+	case a == nil || b == nil:
+		return "" // told already
+	case a == b && first.outcome == "postponed" && first.until <= again.at:
+		return ""
+	case a == b:
+		return "in one tenure"
+	case a.crashed && a.to <= again.at, a.lost:
+		return ""
+	case !a.over || a.to > again.at:
+		if c.troubled(a, again.at) {
+			return "" // it was taken away behind its back
+		}
+		return "its first owner had not given it up"
+	case !resolved || when > a.to:
+		return "" // abandoned at the end of the drain, or its copy was not acked
+	case a.refused || a.accepted < when:
+		if !a.refused && a.accepted < when {
+			return "it was resolved, and no commit told"
+		}
+		return ""
+	}
+	return "its first owner had committed it"
+}
+
+// troubled reports whether the plan did something to a member, or to all, since it was given a partition.
+func (c *checker) troubled(t *tenure, until time.Duration) bool {
+	return slices.ContainsFunc(c.events, func(e event) bool {
+		return (e.kind == cut && e.life == t.life || e.kind == fault) && e.at >= t.from-time.Minute && e.at <= until
+	})
+}

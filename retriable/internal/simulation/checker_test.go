@@ -1,0 +1,178 @@
+package simulation
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// good is a history in which all is well: two records on one partition; a succeeds, b fails once and succeeds from the retry topic.
+func good() *history {
+	ms := func(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+	base := func(offset int64) place { return place{"orders", 0, offset} }
+	copied := place{"orders.retry", 0, 0}
+	return &history{
+		most: 3, keyed: true,
+		base: []written{
+			{place: base(0), id: "a", attempt: 1, first: 1, fate: fate{end: succeeds}},
+			{place: base(1), id: "b", attempt: 1, first: 1, fate: fate{fails: 1, end: succeeds}},
+		},
+		copies: []written{{place: copied, id: "b", attempt: 2, due: 30, at: ms(20)}},
+		events: []event{
+			{at: ms(0), kind: assigned, life: 1, place: base(0)},
+			{at: ms(0), kind: assigned, life: 1, place: copied},
+			{at: ms(10), kind: began, life: 1, place: base(0), id: "a", key: "k", attempt: 1, clock: 10},
+			{at: ms(15), kind: ended, life: 1, place: base(0), id: "a", attempt: 1, outcome: succeeds},
+			{at: ms(16), kind: began, life: 1, place: base(1), id: "b", key: "k", attempt: 1, clock: 16},
+			{at: ms(20), kind: ended, life: 1, place: base(1), id: "b", attempt: 1, outcome: fails},
+			{at: ms(21), kind: retried, life: 1, place: base(1)},
+			{at: ms(25), kind: commits, life: 1, place: base(2)},
+			{at: ms(25), kind: committed, life: 1, place: base(2)},
+			{at: ms(30), kind: began, life: 1, place: copied, id: "b", key: "k", attempt: 2, clock: 30},
+			{at: ms(31), kind: ended, life: 1, place: copied, id: "b", attempt: 2, outcome: succeeds},
+			{at: ms(35), kind: commits, life: 1, place: place{"orders.retry", 0, 1}},
+			{at: ms(35), kind: committed, life: 1, place: place{"orders.retry", 0, 1}},
+			{at: ms(40), kind: drained, life: 1, place: base(0)},
+			{at: ms(40), kind: drained, life: 1, place: copied},
+		},
+	}
+}
+
+func TestTheCheckerFindsNothingWhereAllIsWell(t *testing.T) {
+	if found := check(good()); len(found) > 0 {
+		t.Error(strings.Join(found, "\n"))
+	}
+}
+
+// TestTheCheckerFindsWhatIsBroken breaks one thing at a time in a good history.
+func TestTheCheckerFindsWhatIsBroken(t *testing.T) {
+	at := func(h *history, k kind, topic string, nth int) *event {
+		for i := range h.events {
+			if e := &h.events[i]; e.kind == k && e.place.topic == topic {
+				if nth == 0 {
+					return e
+				}
+				nth--
+			}
+		}
+		panic(fmt.Sprint("no such event: ", k, topic))
+	}
+	again := func(h *history, e event, outcome ending) { // the record of e is handled once more, right behind it
+		begin, end := e, e
+		begin.kind, end.kind, end.outcome = began, ended, outcome
+		end.at += time.Millisecond
+		i := slices.IndexFunc(h.events, func(x event) bool { return x.at > e.at })
+		h.events = slices.Insert(h.events, i, begin, end)
+	}
+	for name, w := range map[string]struct {
+		breaks func(h *history)
+		want   string
+	}{
+		"a record never succeeds":      {func(h *history) { at(h, ended, "orders", 0).outcome = "" }, "I1: a is lost"},
+		"its result came too late":     {func(h *history) { at(h, ended, "orders", 0).flag = true }, "I1: a is lost"},
+		"a record ends otherwise":      {func(h *history) { at(h, ended, "orders", 0).outcome = dropped }, `should have ended as "done", and ended as "dropped"`},
+		"a dead letter nobody wanted":  {func(h *history) { h.letters = append(h.letters, written{id: "a", attempt: 1}) }, `and ended as "dead"`},
+		"a dead letter of nothing":     {func(h *history) { h.letters = append(h.letters, written{id: "x", attempt: 1}) }, "never produced"},
+		"a record out of nowhere":      {func(h *history) { at(h, began, "orders", 0).id = "x" }, "never produced"},
+		"something is left in the end": {func(h *history) { h.wedged = "orders/0: 1 of 2" }, "not everything is committed"},
+		"a commit passes what runs":    {func(h *history) { at(h, commits, "orders", 0).at = 18 * time.Millisecond }, "I2: m1 committed orders/0@2"},
+		"a map claims what runs": {func(h *history) {
+			*at(h, commits, "orders", 0) = event{at: 12e6, kind: commits, life: 1, place: place{"orders", 0, 0}, runs: []run{{1, 2}}}
+		}, "I2: m1 committed orders/0@0, map [{1 2}]"},
+		"a commit passes an unacked copy": {func(h *history) { at(h, retried, "orders", 0).kind = fault }, "I2"},
+		"a commit goes back": {func(h *history) {
+			h.events = append(h.events[:9:9], append([]event{{at: 26e6, kind: commits, life: 1, place: place{"orders", 0, 1}}}, h.events[9:]...)...)
+		}, "went back"},
+		"a commit after the fence": {func(h *history) { at(h, drained, "orders", 0).at = 22 * time.Millisecond }, "I3: m1 committed"},
+		"a start after the fence": {func(h *history) {
+			at(h, drained, "orders.retry", 0).at = 1
+			slices.SortStableFunc(h.events, func(a, b event) int { return int(a.at - b.at) })
+		}, "I3: orders.retry/0@0 began"},
+		"two owners in one":              {func(h *history) { h.events = slices.Insert(h.events, 2, h.events[0]) }, "twice"},
+		"the same again, in one tenure":  {func(h *history) { again(h, *at(h, began, "orders", 0), succeeds) }, "I5: orders/0@0 (a) began"},
+		"what was committed comes again": {func(h *history) { h.takeOver(0) }, "its first owner had committed it"},
+		"what the map says comes again":  {func(h *history) { h.takeOver(0).runs = []run{{0, 1}} }, "though the map"},
+		"below where its reading began":  {func(h *history) { h.takeOver(2) }, "below where its reading began"},
+		"two of a key at once":           {func(h *history) { at(h, ended, "orders", 0).at = 17 * time.Millisecond }, "I6: b began"},
+		"two of a key out of turn":       {func(h *history) { h.base[0].place.offset = 1; h.base[1].place.offset = 0; h.swap() }, "I6"},
+		"an attempt before it is due":    {func(h *history) { h.copies[0].due = 31 }, "I7: attempt 2 of b"},
+		"an attempt number is wrong":     {func(h *history) { at(h, began, "orders.retry", 0).attempt = 1 }, "I8: attempt 1 of b"},
+		"an attempt past the last":       {func(h *history) { h.most = 1 }, "I8"},
+		"a copy without a failure": {func(h *history) {
+			h.copies = append(h.copies, written{place: place{"orders.retry", 0, 1}, id: "a", attempt: 2})
+		}, "none before it had failed"},
+		"two copies of one failure": {func(h *history) {
+			h.copies = append(h.copies, written{place: place{"orders.retry", 0, 5}, id: "b", attempt: 2, at: 21e6})
+		}, "2 copies"},
+		"a letter with a wrong count":      {func(h *history) { h.base[0].fate = fate{end: refused}; h.letters = []written{{id: "a", attempt: 3}} }, "I8: the dead letter of a tells of 3"},
+		"other bytes than were produced":   {func(h *history) { at(h, began, "orders", 0).text = "its key is \"x\"" }, "its key is"},
+		"a second owner beside the first":  {func(h *history) { h.takeOver(0); at(h, drained, "orders", 0).kind = fault; h.calm() }, "had not given it up"},
+		"resolved, and no commit tells it": {func(h *history) { h.takeOver(0); at(h, committed, "orders", 0).kind = "" }, "no commit told"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := good()
+			w.breaks(h)
+			found := strings.Join(check(h), "\n")
+			if !strings.Contains(found, w.want) {
+				t.Errorf("want %q, found:\n%s", w.want, found)
+			}
+		})
+	}
+}
+
+// TestTheCheckerKnowsWhatExplainsARepeat is the other side: these are no violations.
+func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
+	for name, excuse := range map[string]func(h *history){
+		"its owner crashed":     func(h *history) { h.replace(drained, crashed) },
+		"the partition is lost": func(h *history) { h.each(drained, func(e *event) { e.flag = true }) },
+		"its commit is refused": func(h *history) { h.each(committed, func(e *event) { e.flag = true }) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := good()
+			h.takeOver(0)
+			excuse(h)
+			for _, f := range check(h) {
+				if strings.HasPrefix(f, "I5") {
+					t.Error(f)
+				}
+			}
+		})
+	}
+}
+
+// takeOver has a second member begin at an offset, and handle a once more. It returns its assignment.
+func (h *history) takeOver(from int64) *event {
+	p := place{"orders", 0, 0}
+	n := len(h.events)
+	h.events = append(h.events,
+		event{at: 50e6, kind: assigned, life: 2, place: place{"orders", 0, from}},
+		event{at: 51e6, kind: began, life: 2, place: p, id: "a", key: "k", attempt: 1, clock: 51},
+		event{at: 52e6, kind: ended, life: 2, place: p, id: "a", attempt: 1, outcome: succeeds})
+	return &h.events[n]
+}
+
+func (h *history) each(k kind, f func(*event)) {
+	for i := range h.events {
+		if h.events[i].kind == k {
+			f(&h.events[i])
+		}
+	}
+}
+
+func (h *history) replace(a, b kind) { h.each(a, func(e *event) { e.kind = b }) }
+
+// calm takes away what would explain anything.
+func (h *history) calm() {
+	h.events = slices.DeleteFunc(h.events, func(e event) bool { return e.kind == fault })
+}
+
+// swap exchanges the offsets of the two base records in what happened.
+func (h *history) swap() {
+	for i := range h.events {
+		if e := &h.events[i]; e.place.topic == "orders" && e.id != "" {
+			e.place.offset = 1 - e.place.offset
+		}
+	}
+}

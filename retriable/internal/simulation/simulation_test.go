@@ -1,0 +1,165 @@
+package simulation
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+var (
+	seeds = flag.Int("seeds", 300, "how many plans TestSimulation runs")
+	first = flag.Uint64("first", 0, "the first seed of TestSimulation")
+	only  = flag.Uint64("seed", 0, "the one seed that TestSeed runs, and prints what happens")
+)
+
+// logger logs where only one seed runs: the log of many is of no use.
+func logger() *slog.Logger {
+	if *only == 0 {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// TestSimulation runs a plan for each of its seeds. Without -tags synctests only those of KIP-848 groups: in a classic group a commit may wait
+// for a parked join on a mutex inside kgo, which stops a bubble's time.
+func TestSimulation(t *testing.T) {
+	began := time.Now()
+	var ran, events, parked atomic.Int64
+	var mu sync.Mutex
+	met := map[string]int{}
+	t.Run("seeds", func(t *testing.T) {
+		for seed := *first; seed < *first+uint64(*seeds); seed++ {
+			if !possible(seed) {
+				continue
+			}
+			t.Run(fmt.Sprint(seed), func(t *testing.T) {
+				t.Parallel()
+				hangs := time.AfterFunc(time.Minute, func() { fmt.Fprintf(os.Stderr, "seed %d has run for a minute\n", seed) })
+				defer hangs.Stop()
+				h, m := draw(seed).run(t)
+				if ran.Add(1); h.parked {
+					parked.Add(1)
+					t.Skip("kfake has parked the group: see world.parked")
+				}
+				judge(t, seed, h)
+				events.Add(int64(len(h.events)))
+				mu.Lock()
+				defer mu.Unlock()
+				for what, n := range m {
+					met[what] += n
+				}
+			})
+		}
+	})
+	t.Logf("%d seeds, %d events, %d parked, %.0f seeds a minute; %v", ran.Load(), events.Load(), parked.Load(), float64(ran.Load())/time.Since(began).Minutes(), met)
+	if n := parked.Load(); n > 1+ran.Load()/100 {
+		t.Errorf("%d of %d groups were parked for ever", n, ran.Load())
+	}
+	if t.Failed() || ran.Load() < 100 {
+		return
+	}
+	// A run in which nothing happened proves nothing.
+	for _, what := range []string{
+		"revoked", "lost", "abandoned", "a handler's context ended", "a commit was refused", "a write was refused", "a map", "skip", string(renew), "refused OffsetCommit",
+	} {
+		if met[what] == 0 {
+			t.Errorf("void: in %d seeds never: %s", ran.Load(), what)
+		}
+	}
+}
+
+// regressions are seeds that have found something; each stays here for good, whatever plan its number stands for by now. The stories of what
+// they found are named.
+var regressions = []struct {
+	seed  uint64
+	found string
+}{
+	{374, "what was due behind an overdue record was overslept (TestWhatIsDueBehindAnOverdueRecordIsNotOverslept)"},
+	{297, "a drain with overdue records span (TestADrainWithOverdueRecordsIsQuiet)"},
+	{474, "a batch too large to unpack that came during a pause was never named (TestABatchTooLargeToUnpackIsNamedThoughItCameWhileThePartitionWasPaused)"},
+	{342, "a partition that was assigned again without a revoke had two objects"},
+	{190, "a commit under way at a loss arrives after it; allowed, see inFlight"},
+	{203, "kfake answers for a topic that is gone in no time, and kgo asks as fast; see aroundKfake"},
+}
+
+func TestRegressions(t *testing.T) {
+	for _, r := range regressions {
+		if !possible(r.seed) {
+			continue
+		}
+		t.Run(fmt.Sprint(r.seed), func(t *testing.T) {
+			h, _ := draw(r.seed).run(t)
+			judge(t, r.seed, h)
+		})
+	}
+}
+
+// judge fails the test if the history of a seed breaks an invariant, and shows it.
+func judge(t *testing.T, seed uint64, h *history) {
+	t.Helper()
+	found := check(h)
+	if len(found) == 0 {
+		return
+	}
+	for i, f := range found {
+		if t.Errorf("seed %d: %s", seed, f); i == 8 {
+			break
+		}
+	}
+	if dir := os.Getenv("SIMULATION_DIR"); dir != "" {
+		if f, err := os.Create(filepath.Join(dir, fmt.Sprintf("seed-%d.txt", seed))); err == nil {
+			defer f.Close()
+			h.report(f, seed, found)
+		}
+		return
+	}
+	var b strings.Builder
+	h.report(&b, seed, nil)
+	t.Log(b.String())
+}
+
+// report is a seed's plan and timeline.
+func (h *history) report(w io.Writer, seed uint64, found []string) {
+	p := draw(seed)
+	fmt.Fprintf(w, "again with: go test -tags synctests -run TestSeed -seed %d ./retriable/internal/simulation\n", seed)
+	fmt.Fprintf(w, "plan: %s, order %d, %d brokers, %d+%d partitions, %d members, %d workers, at most %d attempts, %d pending, %d held, backoff %v, drain %v, commits each %v, clocks %v, for %v\n",
+		p.protocol.name, p.order, p.brokers, p.partitions, p.retries, p.members, p.workers, p.maxAttempts, p.maxPending, p.maxHeld, p.backoff, p.drain, p.commit, p.skews, p.length)
+	for _, f := range found {
+		fmt.Fprintln(w, "BROKEN", f)
+	}
+	h.print(w)
+}
+
+// TestSeed runs one plan, and shows it.
+func TestSeed(t *testing.T) {
+	if *only == 0 {
+		t.Skip("no -seed")
+	}
+	h, met := draw(*only).run(t)
+	h.report(os.Stdout, *only, nil)
+	t.Log(met)
+	judge(t, *only, h)
+}
+
+// possible reports whether a seed's plan can run in this build.
+func possible(seed uint64) bool {
+	return seed%3 == 0 || builtWith("synctests")
+}
+
+// builtWith reports whether the test was built with a tag.
+func builtWith(tag string) bool {
+	info, _ := debug.ReadBuildInfo()
+	return info != nil && slices.ContainsFunc(info.Settings, func(s debug.BuildSetting) bool {
+		return s.Key == "-tags" && slices.Contains(strings.Split(s.Value, ","), tag)
+	})
+}

@@ -1,0 +1,639 @@
+package simulation
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/retriable-kafka/retriable-go/retriable"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/clock"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+	"github.com/retriable-kafka/retriable-go/retriable/internal/wire"
+	"github.com/retriable-kafka/retriable-go/retriable/retriabletest"
+)
+
+// world is one run of a plan.
+type world struct {
+	*testing.T
+	plan
+	ledger
+	k       *retriabletest.Kafka
+	cl      *kgo.Client
+	members []*member
+	leaving sync.WaitGroup
+	records map[string]record
+
+	mu      sync.Mutex
+	owners  map[string]int           // lives by their group member id
+	topics  map[[16]byte]string      // names of topics, by id: "orders#1" is the second of that name
+	current atomic.Pointer[string]   // of the base topic
+	left    map[string]*atomic.Int32 // postponements, by id
+	base    []written
+	copies  map[place]record // hostile ones
+	met     map[string]int   // what has happened that a run is to show
+}
+
+// member is one life of a consumer.
+type member struct {
+	*retriabletest.Member
+	w     *world
+	no    int
+	skew  time.Duration
+	ended bool // by the plan
+
+	running atomic.Int32
+}
+
+// run has a plan run, and returns its history.
+func (p plan) run(t *testing.T) (h *history, met map[string]int) {
+	ports := []int{9092, 9093, 9094}[:p.brokers]
+	retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
+		w := &world{
+			T: t, plan: p, k: k, records: map[string]record{}, owners: map[string]int{}, topics: map[[16]byte]string{}, left: map[string]*atomic.Int32{},
+			copies: map[place]record{}, met: map[string]int{},
+		}
+		w.ledger.began = time.Now()
+		h = w.live()
+		met = w.met
+	}, kfake.NumBrokers(p.brokers), kfake.Ports(ports...), kfake.BrokerConfigs(map[string]string{
+		"group.consumer.heartbeat.interval.ms": "500", "group.consumer.session.timeout.ms": fmt.Sprint(p.session.Milliseconds()),
+	}))
+	return h, met
+}
+
+func (w *world) live() *history {
+	w.k.Members = []retriable.Option{
+		retriable.Logger(logger()), retriable.Kafka(w.protocol.opts...), retriable.Kafka(kgo.HeartbeatInterval(500*time.Millisecond), kgo.SessionTimeout(w.session)),
+		retriable.Concurrency(w.workers), retriable.DrainTimeout(w.drain), retriable.CommitInterval(w.plan.commit), retriable.MaxPending(w.maxPending),
+		retriable.MaxHeld(w.maxHeld), retriable.Kafka(kgo.MaxDecompressBatchBytes(50_000)), retriable.MaxCrashes(0),
+	}
+	for topic, n := range map[string]int32{"orders": w.partitions, "orders.retry": w.retries, "orders.dead": 1} {
+		w.k.Topic(topic, n)
+		w.topics[w.k.Cluster.TopicInfo(topic).TopicID] = topic
+	}
+	w.current.Store(new("orders"))
+	w.open()
+	defer func() { w.cl.Close() }()
+	w.watch()
+	w.aroundKfake()
+	for range w.plan.members {
+		w.join()
+	}
+	w.play()
+	wedged := w.heal()
+	h := w.history()
+	h.wedged, h.parked = wedged, wedged != "" && w.parked()
+	for _, m := range w.members {
+		if !m.ended && !m.crashed() {
+			// One that was cut off may not know yet that its session is over; its last commit is refused, and says nothing new.
+			if err := m.Stop(); errors.As(err, new(*retriable.AbandonedError)) && wedged == "" {
+				h.wedged = fmt.Sprintf("m%d stopped with %v", m.no, err)
+			}
+		}
+	}
+	w.leaving.Wait()
+	h.events = slices.Clone(w.ledger.events)
+	return h
+}
+
+// open makes the client that produces, each record where its Partition says.
+func (w *world) open() {
+	var err error
+	w.cl, err = kgo.NewClient(append(w.k.ClientOptions(), kgo.RecordPartitioner(kgo.ManualPartitioner()), kgo.MetadataMinAge(50*time.Millisecond),
+		kgo.ProducerBatchCompression(kgo.GzipCompression()), kgo.ProducerLinger(0))...)
+	if err != nil {
+		w.Fatal(err)
+	}
+}
+
+// play does what the plan says, each at its time.
+func (w *world) play() {
+	records, steps := w.plan.records, w.steps
+	for len(records)+len(steps) > 0 {
+		var at time.Duration
+		switch {
+		case len(steps) == 0 || len(records) > 0 && records[0].at <= steps[0].at:
+			at = records[0].at
+		default:
+			at = steps[0].at
+		}
+		time.Sleep(at - time.Since(w.ledger.began))
+		switch {
+		case len(records) > 0 && records[0].at == at:
+			w.produce(records[0])
+			records = records[1:]
+		default:
+			w.do(steps[0])
+			steps = steps[1:]
+		}
+	}
+}
+
+// produce writes a record, or a copy that no member wrote.
+func (w *world) produce(rec record) {
+	w.records[rec.id] = rec
+	w.left[rec.id] = new(atomic.Int32)
+	w.left[rec.id].Store(int32(rec.postpones))
+	r := &kgo.Record{Topic: "orders", Partition: rec.partition, Value: []byte(rec.id), Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}, {Key: "mine"}}}
+	if rec.key != "" {
+		r.Key = []byte(rec.key)
+	}
+	if rec.spoofed {
+		r.Headers = slices.Clone(spoofs)
+	}
+	if rec.hostile > 0 {
+		r.Topic = "orders.retry"
+		r.Headers = append(r.Headers, hostileHeaders[rec.hostile-1]...)
+	}
+	if err := w.cl.ProduceSync(w.Context(), r).FirstErr(); err != nil {
+		w.Logf("seed %d: %s is not produced: %v", w.seed, rec.id, err)
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if rec.hostile > 0 {
+		w.copies[place{"orders.retry", r.Partition, r.Offset}] = rec
+		return
+	}
+	w.base = append(w.base, written{place: place{*w.current.Load(), r.Partition, r.Offset}, id: rec.id, attempt: 1, first: 1, fate: rec.fate, at: time.Since(w.ledger.began)})
+}
+
+// join starts a member, with a clock of its own.
+func (w *world) join() {
+	m := &member{w: w, no: len(w.members) + 1}
+	m.skew = w.skews[len(w.members)%len(w.skews)]
+	m.Member = w.k.Launch("g", retriable.Hooks(m), retriable.Topic("orders", retriable.HandlerFunc(m.handle),
+		retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.MaxAttempts(w.maxAttempts),
+		retriable.Backoff(retriable.Constant(w.backoff)), retriable.Ordering(w.order)))
+	w.members = append(w.members, m)
+	w.leaving.Go(func() {
+		select {
+		case <-m.Crashed():
+			w.write(event{kind: crashed, life: m.no})
+			if m.running.Load() > 0 {
+				w.meet("a crash met running handlers")
+			}
+		case <-m.Done():
+		}
+	})
+}
+
+func (m *member) crashed() bool {
+	select {
+	case <-m.Crashed():
+		return true
+	default:
+		return false
+	}
+}
+
+// write writes the ledger, unless the member has crashed: what it does then a process could not do.
+func (m *member) write(e event) {
+	if !m.crashed() {
+		m.w.write(e)
+	}
+}
+
+// alive are the members that neither crashed nor left.
+func (w *world) alive() (ms []*member) {
+	for _, m := range w.members {
+		if !m.ended && !m.crashed() {
+			ms = append(ms, m)
+		}
+	}
+	return ms
+}
+
+func (w *world) do(s step) {
+	w.write(event{kind: fault, text: s.String()})
+	alive := w.alive()
+	var m *member
+	if len(alive) > 0 {
+		m = alive[s.member%len(alive)]
+	}
+	switch s.what {
+	case join:
+		if len(alive) < 4 {
+			w.join()
+		}
+		return
+	case refuse:
+		w.refuse(s)
+		return
+	case shuffle:
+		w.k.Cluster.ShufflePartitionLeaders()
+		return
+	case rehash:
+		w.k.Cluster.RehashCoordinators()
+		return
+	case bomb:
+		w.bomb(s)
+		return
+	case renew:
+		w.renew(s)
+		return
+	default:
+	}
+	if m == nil {
+		return
+	}
+	switch s.what {
+	case leave:
+		m.ended = true
+		w.leaving.Go(func() { _ = m.Stop() }) // it may have to abandon what does not end
+	case crash:
+		m.Crash()
+	case crashBefore:
+		m.CrashBefore(s.key)
+	case crashAfter:
+		m.CrashAfter(s.key)
+	case loseAnswer:
+		m.LoseAnswer(s.key)
+	case disconnect:
+		w.write(event{kind: cut, life: m.no})
+		m.Disconnect()
+		time.AfterFunc(s.takes, m.Reconnect)
+	default:
+	}
+}
+
+func (w *world) refuse(s step) {
+	f := kfake.Fault{Keys: []kmsg.Key{s.key}, Topic: s.topic, Err: s.err, Count: s.times}
+	if s.topic == "" {
+		f.Group, f.TopLevel = "g", true
+	}
+	h := w.k.Fault(f)
+	time.AfterFunc(5*time.Second, func() {
+		if h.Hits() > 0 {
+			w.meet("refused " + s.key.Name())
+		}
+		h.Remove()
+	})
+}
+
+// bomb writes a batch that unpacks to more than members accept, behind records that wait.
+func (w *world) bomb(s step) {
+	var rs []*kgo.Record
+	for range 3 {
+		rs = append(rs, &kgo.Record{Topic: "orders", Partition: 0, Value: bytes.Repeat([]byte("0"), 30_000)})
+	}
+	if err := w.cl.ProduceSync(w.Context(), rs...).FirstErr(); err != nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, r := range rs {
+		w.base = append(w.base, written{place: place{*w.current.Load(), 0, r.Offset}, batch: 1})
+	}
+	_ = s
+}
+
+// renew deletes the base topic and makes it anew, at once or a while later.
+func (w *world) renew(s step) {
+	if err := w.k.Cluster.DeleteTopic("orders"); err != nil {
+		w.Fatal(err)
+	}
+	w.mu.Lock()
+	for i := range w.base {
+		w.base[i].gone = true
+	}
+	w.mu.Unlock()
+	time.Sleep(s.takes)
+	w.k.Topic("orders", w.partitions)
+	w.mu.Lock()
+	name := fmt.Sprintf("orders#%d", len(w.topics)-2)
+	w.topics[w.k.Cluster.TopicInfo("orders").TopicID] = name
+	w.current.Store(&name)
+	w.mu.Unlock()
+	w.cl.Close()
+	w.open()
+	w.meet(string(renew))
+}
+
+// heal ends all faults, and waits until everything is committed; it says what is missing, if that is never so.
+func (w *world) heal() (missing string) {
+	w.write(event{kind: fault, text: "all is well again"})
+	for range 1800 {
+		if len(w.alive()) == 0 { // the last has met the crash that waited for it
+			w.join()
+		}
+		time.Sleep(time.Second)
+		w.skip()
+		if missing = w.uncommitted(); missing == "" {
+			return ""
+		}
+	}
+	for _, m := range w.alive() {
+		missing += fmt.Sprintf("\nm%d: %v %+v", m.no, m.Health(w.Context()), m.Stats().Partitions)
+	}
+	return missing
+}
+
+// parked reports whether no member could join: kfake, about once in some hundred plans with members cut off, parks the joins of a classic group
+// for ever. Nothing can be said of such a run.
+func (w *world) parked() bool {
+	for _, m := range w.alive() {
+		if err := m.Health(w.Context()); !errors.As(err, new(*retriable.GroupError)) {
+			return false
+		}
+	}
+	return len(w.alive()) > 0
+}
+
+func (w *world) uncommitted() string {
+	info := w.k.Cluster.GroupInfo("g")
+	for _, topic := range []string{"orders", "orders.retry"} {
+		for _, p := range w.k.Cluster.PartitionInfos(topic) {
+			if info == nil || info.Commits[topic][p.Partition].Offset < p.HighWatermark {
+				return fmt.Sprintf("%s/%d: %v of %d", topic, p.Partition, info.Commits[topic][p.Partition].Offset, p.HighWatermark)
+			}
+		}
+	}
+	return ""
+}
+
+// skip gives up on what Health says cannot be read.
+func (w *world) skip() {
+	if !slices.ContainsFunc(w.steps, func(s step) bool { return s.what == bomb }) {
+		return
+	}
+	for _, m := range w.alive() {
+		var blocked *retriable.FetchError
+		if err := m.Health(w.Context()); errors.As(err, &blocked) && blocked.Past.Topic != "" {
+			if m.Skip(w.Context(), blocked.Past) == nil {
+				w.meet("skip")
+			}
+		}
+	}
+}
+
+func (w *world) meet(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.met[what]++
+}
+
+// history reads what the broker has.
+func (w *world) history() *history {
+	w.mu.Lock()
+	base := w.base
+	w.mu.Unlock()
+	h := &history{most: w.maxAttempts, keyed: w.order == retriable.ByKey, inTurn: w.order == retriable.ByPartition, moves: w.maxHeld < 100, base: base}
+	for _, r := range w.k.Records("orders.retry") {
+		at := place{r.Topic, r.Partition, r.Offset}
+		if rec, ok := w.copies[at]; ok {
+			first := min(wire.ParseRetry(r.Headers).Attempt, w.maxAttempts)
+			h.copies = append(h.copies, written{place: at, id: rec.id, attempt: first, first: first, fate: rec.fate, forged: true})
+			continue
+		}
+		p := wire.ParseRetry(r.Headers)
+		h.copies = append(h.copies, written{place: at, id: string(r.Value), attempt: p.Attempt, due: p.Due, at: r.Timestamp.Sub(w.ledger.began)})
+	}
+	for _, l := range w.k.DeadLetters("orders.dead") {
+		h.letters = append(h.letters, written{
+			place: place{l.Topic, l.Partition, l.Record.Offset}, id: string(l.Value), attempt: l.Attempts,
+			origin: place{l.Origin.Topic, l.Origin.Partition, l.Origin.Offset}, at: l.Timestamp.Sub(w.ledger.began),
+		})
+	}
+	return h
+}
+
+// where names the place of a position: base topics by what is current for the record.
+func (w *world) where(p retriable.Position, id string) place {
+	at := place{p.Topic, p.Partition, p.Offset}
+	if p.Topic != "orders" {
+		return at
+	}
+	at.topic = *w.current.Load()
+	if id == "" {
+		return at
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, b := range w.base {
+		if b.id == id {
+			at.topic = b.place.topic
+		}
+	}
+	return at
+}
+
+// handle is every member's handler. What it does is in the plan.
+func (m *member) handle(ctx context.Context, msg *retriable.Message) error {
+	w, id := m.w, string(msg.Value)
+	rec, known := w.records[id]
+	e := event{
+		life: m.no, place: w.where(msg.Source, id), id: id, key: string(msg.Key), attempt: msg.Attempt, clock: time.Now().Add(m.skew).UnixMilli(),
+	}
+	m.running.Add(1)
+	defer m.running.Add(-1)
+	start := e
+	start.kind, start.text = began, rec.compare(msg, known)
+	m.write(start)
+	e.kind, e.outcome = ended, rec.fate.outcome(msg.Attempt, w.maxAttempts)
+	postponed := w.left[id].Add(-1) >= 0
+	if postponed {
+		e.outcome = "postponed"
+	}
+	wait := time.NewTimer(rec.takes)
+	defer wait.Stop()
+	if rec.deaf {
+		<-wait.C
+	} else {
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+		}
+	}
+	if e.flag = ctx.Err() != nil; e.flag {
+		e.text = fmt.Sprint(context.Cause(ctx))
+		w.meet("a handler's context ended")
+	}
+	m.write(e)
+	switch e.outcome {
+	case "postponed":
+		return retriable.Postpone(300 * time.Millisecond)
+	case fails:
+		return errors.New("not yet")
+	case refused:
+		if msg.Attempt <= rec.fate.fails {
+			return errors.New("not yet")
+		}
+		return retriable.Permanent(errors.New("never"))
+	case dropped:
+		return retriable.Drop(errors.New("nobody wants it"))
+	default:
+		return nil
+	}
+}
+
+// compare says what of a message is not as it was produced.
+func (rec record) compare(m *retriable.Message, known bool) string {
+	var hs []string
+	for _, h := range m.Headers {
+		hs = append(hs, fmt.Sprintf("%s=%q", h.Key, h.Value))
+	}
+	switch got := strings.Join(hs, " "); {
+	case !known:
+		return "nobody produced it"
+	case string(m.Key) != rec.key, (m.Key == nil) != (rec.key == ""):
+		return fmt.Sprintf("its key is %q", m.Key)
+	case got != `mine="1" mine=""`:
+		return "its headers are " + got
+	}
+	return ""
+}
+
+// Skew implements clock.Skewed.
+func (m *member) Skew() clock.Skew { return clock.Skew(m.skew) }
+
+// OnAssigned notes what the group has committed for the partition, for this is what the member read.
+func (m *member) OnAssigned(a retriable.Assigned) {
+	w := m.w
+	if id, _ := m.Client().GroupMetadata(); id != "" {
+		w.mu.Lock()
+		w.owners[id] = m.no
+		w.mu.Unlock()
+	}
+	e := event{kind: assigned, life: m.no, place: w.where(retriable.Position(a), "")}
+	if info := w.k.Cluster.GroupInfo("g"); info != nil {
+		if c, ok := info.Commits[a.Topic][a.Partition]; ok && c.Offset == a.Offset && w.current.Load() != nil && *w.current.Load() == "orders" {
+			e.runs = decode(c.Metadata, c.Offset)
+		}
+	}
+	m.write(e)
+}
+
+// decode reads a commit's map.
+func decode(text string, offset int64) (runs []run) {
+	if m, ok := watermark.DecodeMap(text, offset, -1); ok {
+		for _, r := range m.Done {
+			runs = append(runs, run{r.From, r.To})
+		}
+	}
+	return runs
+}
+
+// OnDrained and the others write the ledger, until the member has crashed.
+func (m *member) OnDrained(d retriable.Drained) {
+	m.write(event{kind: drained, life: m.no, place: m.w.owned(m.no, d.Topic, d.Partition), flag: d.Lost, text: fmt.Sprintf("after %v, abandoned %d", d.Took, d.Abandoned)})
+	if d.Abandoned > 0 {
+		m.w.meet("abandoned")
+	}
+	m.w.meet(map[bool]string{true: "lost", false: "revoked"}[d.Lost])
+}
+
+func (m *member) OnRetried(e retriable.Retried) {
+	m.write(event{kind: retried, life: m.no, place: m.w.where(e.Message.Source, string(e.Message.Value))})
+}
+
+func (m *member) OnDeadLettered(e retriable.DeadLettered) {
+	m.write(event{kind: buried, life: m.no, place: m.w.where(e.Message.Source, string(e.Message.Value))})
+}
+
+func (m *member) OnDropped(d retriable.Dropped) {
+	e := event{kind: gaveUp, life: m.no, count: d.Records}
+	if e.place = m.w.where(d.Source, ""); d.Message != nil {
+		e.place = m.w.where(d.Source, string(d.Message.Value))
+	}
+	m.write(e)
+}
+
+func (m *member) OnCommitted(c retriable.Committed) {
+	at := m.w.owned(m.no, c.Topic, c.Partition)
+	at.offset = c.Offset
+	e := event{kind: committed, life: m.no, place: at, flag: c.Err != nil}
+	if c.Err != nil {
+		e.text = c.Err.Error()
+		m.w.meet("a commit was refused")
+	}
+	m.write(e)
+}
+
+func (m *member) OnProduceFailed(retriable.ProduceFailed) { m.w.meet("a write was refused") }
+
+// owned is a partition as its member was assigned it.
+func (w *world) owned(life int, topic string, partition int32) place {
+	if topic != "orders" {
+		return place{topic, partition, 0}
+	}
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	for _, e := range slices.Backward(w.ledger.events) {
+		if e.kind == assigned && e.life == life && e.place.partition == partition && strings.HasPrefix(e.place.topic, "orders") && e.place.topic != "orders.retry" {
+			return place{e.place.topic, partition, 0}
+		}
+	}
+	return place{topic, partition, 0}
+}
+
+// watch notes every commit that the broker gets, whatever it answers.
+func (w *world) watch() {
+	w.k.Cluster.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		w.k.Cluster.KeepControl()
+		req := kreq.(*kmsg.OffsetCommitRequest)
+		w.mu.Lock()
+		life := w.owners[req.MemberID]
+		topics := maps.Clone(w.topics)
+		w.mu.Unlock()
+		for _, t := range req.Topics {
+			name := t.Topic
+			if name == "" {
+				name = topics[t.TopicID]
+			}
+			for _, p := range t.Partitions {
+				if name != "orders.retry" && name != *w.current.Load() {
+					continue // of a topic that is gone: it is refused
+				}
+				e := event{kind: commits, life: life, place: place{name, p.Partition, p.Offset}}
+				if p.Metadata != nil {
+					e.runs = decode(*p.Metadata, p.Offset)
+				}
+				if len(e.runs) > 0 {
+					w.meet("a map")
+				}
+				w.write(e)
+			}
+		}
+		return nil, nil, false
+	})
+}
+
+// aroundKfake works around two things that kfake does otherwise than Kafka where leaders move: it says that all of the log was cut until
+// there is a batch at the new epoch, and answers fetches in no time, in which kgo asks again and again until its metadata are there.
+func (w *world) aroundKfake() {
+	w.Cleanup(func() { time.Sleep(10 * time.Millisecond) })
+	w.k.Cluster.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		w.k.Cluster.KeepControl()
+		w.k.Cluster.SleepControl(func() { time.Sleep(time.Millisecond) })
+		return nil, nil, false
+	})
+	w.k.Cluster.ControlKey(int16(kmsg.OffsetForLeaderEpoch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		w.k.Cluster.KeepControl()
+		req := kreq.(*kmsg.OffsetForLeaderEpochRequest)
+		resp := req.ResponseKind().(*kmsg.OffsetForLeaderEpochResponse)
+		for _, rt := range req.Topics {
+			t := kmsg.NewOffsetForLeaderEpochResponseTopic()
+			t.Topic = rt.Topic
+			for _, rp := range rt.Partitions {
+				p := kmsg.NewOffsetForLeaderEpochResponseTopicPartition()
+				p.Partition, p.LeaderEpoch, p.EndOffset = rp.Partition, rp.LeaderEpoch, 1<<40
+				t.Partitions = append(t.Partitions, p)
+			}
+			resp.Topics = append(resp.Topics, t)
+		}
+		return resp, nil, true
+	})
+}

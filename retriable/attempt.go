@@ -119,14 +119,21 @@ func (w *worker) lasting(it *item) (*item, *run) {
 	if it != &w.item {
 		return it, nil
 	}
-	return &item{Slot: it.Slot, offset: it.offset, rec: it.rec, asked: it.asked, ready: it.ready}, w.from
+	return &item{Slot: it.Slot, offset: it.offset, rec: it.rec, marks: it.marks, ready: it.ready}, w.from
 }
 
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
+	var a attempt
+	w.begin(&a, p, it)
+	return w.finish(&a, w.call(&a))
+}
+
+// begin makes the attempt of an item that has started.
+func (w *worker) begin(a *attempt, p *partition, it *item) {
 	m := w.message(p, it)
 	m.out = &p.out
-	a := attempt{p: p, it: it, m: m}
+	a.p, a.it, a.m = p, it, m
 	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
 	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}
 	if len(m.Headers) > 0 {
@@ -141,13 +148,12 @@ func (w *worker) handle(p *partition, it *item) *item {
 		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset
 	}
 	if p.c.set.client.hooked {
-		a.was.context = m.Context
+		a.was.context = m.Context //nolint:fatcontext // it is noted, not wrapped
 	}
 	if p.c.timed {
 		a.began = a.p.c.now()
 		a.waited = max(a.began.Sub(time.UnixMilli(it.ready)), 0)
 	}
-	return w.finish(&a, w.call(&a))
 }
 
 // call asks the filter and then the handler. A panic of either is its error. A handler that ends its goroutine fails like one that
@@ -171,16 +177,26 @@ func (w *worker) call(a *attempt) (err error) {
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
 	a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
-	if t.filter != nil && !a.it.asked && (!a.p.retry || a.deferred) {
-		if !t.filter(a.m.Record) {
-			return errFiltered
-		}
-		a.it.asked = true
+	if err := a.filter(); err != nil {
+		return err
 	}
 	if t.timeout > 0 {
 		return callTimed(a, t)
 	}
 	return a.p.out.flush(a.ctx, a.it.offset, t.handler.Handle(a.ctx, a.m))
+}
+
+// filter asks the topic's filter, once for each record of the base topic.
+func (a *attempt) filter() error {
+	t := a.p.t
+	if t.filter == nil || a.it.is(asked) || a.p.retry && !a.deferred {
+		return nil
+	}
+	if !t.filter(a.m.Record) {
+		return errFiltered
+	}
+	a.it.marks |= asked
+	return nil
 }
 
 func callTimed(a *attempt, t *topic) error {

@@ -71,11 +71,12 @@ type Consumer struct {
 
 	member atomic.Pointer[string] // that the partitions were assigned to; nil before the first session
 
-	failMu    sync.Mutex
-	failing   map[string]*ProduceError // topics whose writes are refused
-	group     error                    // why the group could not be joined, nil mostly
-	badLogged time.Time
-	cutLogged time.Time
+	failMu      sync.Mutex
+	failing     map[string]*ProduceError // topics whose writes are refused
+	group       error                    // why the group could not be joined, nil mostly
+	badLogged   time.Time
+	batchLogged time.Time
+	cutLogged   time.Time
 
 	count []counts // by worker, so that they do not share a cache line
 	total totals

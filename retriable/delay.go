@@ -102,7 +102,7 @@ func (h *dueHeap) top() int64 {
 }
 
 // alarm notes when the first of what waits is due. p.mu is held.
-func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top(), p.resend.top())) }
+func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top(), p.resend.top(), p.ripens)) }
 
 // release lets go of what is due: records to their lanes, as far as there is room, writes to the broker, and what has been in its tier for
 // long enough to the next. It returns when the next is.
@@ -135,6 +135,9 @@ func (p *partition) release(now int64) int64 {
 		p.queue(due)
 	}
 	again := p.releaseInPlace(now)
+	if p.ripens <= now {
+		p.ripens, again = maxDue, true
+	}
 	next := p.heap.top()
 	late := next <= now
 	if late {
@@ -142,7 +145,7 @@ func (p *partition) release(now int64) int64 {
 	}
 	late = late && p.stage.Load() == live
 	p.overdue.Store(late)
-	next = min(next, p.inPlace.top(), p.resend.top())
+	next = min(next, p.inPlace.top(), p.resend.top(), p.ripens)
 	p.nextDue.Store(next)
 	p.mu.Unlock()
 	if late {

@@ -186,3 +186,36 @@ func ExampleConsumer_Pause() {
 	// resumed
 	// coffee
 }
+
+// A batch of which one message failed: the others are done. A batch that fails as a whole comes again, one by one.
+func ExampleBatchTopic() {
+	brokers, done := broker("orders=coffee,tea,cake", "orders.dead")
+	defer done()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	insert := func(_ context.Context, batch []*retriable.Message) error {
+		failed := map[int]error{}
+		for i, m := range batch {
+			if string(m.Value) == "tea" {
+				failed[i] = retriable.Permanent(errors.New("we have no tea"))
+			}
+		}
+		fmt.Printf("%d messages, %d failed\n", len(batch), len(failed))
+		if len(failed) > 0 {
+			return &retriable.BatchError{Errs: failed}
+		}
+		return nil
+	}
+	c, err := retriable.New("billing", retriable.Brokers(brokers...), retriable.Hooks(&settled{left: 3, then: stop}),
+		retriable.BatchTopic("orders", insert, retriable.BatchSize(3), retriable.BatchWait(time.Second), retriable.DeadLetterTopic("orders.dead")))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(c.Stats().Handled, "done,", c.Stats().DeadLettered, "dead letter")
+	// Output:
+	// 3 messages, 1 failed
+	// 2 done, 1 dead letter
+}

@@ -83,6 +83,9 @@ func (it *item) leave() *item {
 		if next == nil || next.gate.Add(1) < 2 {
 			return nil
 		}
+		if next.is(chained) { // of the same batch: its own end comes
+			return nil
+		}
 		if begin(next.Slot) {
 			return next
 		}

@@ -69,6 +69,7 @@ type partition struct {
 	lanes      lanes
 	runs       uint32 // of what came due, so far
 	heap       dueHeap
+	ripens     int64   // when what waits for company becomes a batch all the same, in ms; maxDue if nothing does
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
 	resend     dueHeap // copies whose write was refused: no bound keeps them either
 	heldBytes  int64   // of the records in the heaps
@@ -121,6 +122,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 	p.slot.p = p
 	p.out.p, p.out.mu = p, &p.mu
 	p.slot.index = -1
+	p.ripens = maxDue
 	p.nextDue.Store(maxDue)
 	p.moveAt.Store(maxDue)
 	if retry {
@@ -177,7 +179,17 @@ func (p *partition) nextRun() *run {
 	return p.claimable()
 }
 
-func (p *partition) hasWork() bool { return p.barred.Load() == 0 && p.nextRun() != nil }
+func (p *partition) hasWork() bool {
+	if p.barred.Load() != 0 {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.t.batch != nil {
+		return p.ripe()
+	}
+	return p.claimable() != nil
+}
 
 // Why nothing of a partition is started.
 const (

@@ -46,10 +46,21 @@ type item struct {
 	gate            atomic.Int32         // in a lane: how many have come of a worker's claim and the end of the record before
 	attempt         atomic.Int32         // the delivery that is coming or running; 0 is the first too
 	keyed           bool                 // it has a lane
-	asked           bool                 // the filter has let it pass
+	marks           mark                 // of the worker that has it
 	hash            uint16               // of its key, for those who look from outside: the part that fits here
 	ready           int64                // when it could have started, in ms: it was read, or came due
 }
+
+// mark is what workers note of an item.
+type mark uint8
+
+const (
+	asked   mark = 1 << iota // the filter has let it pass
+	chained                  // the one before it in its lane is in the same batch
+	alone                    // it is tried by itself, for the batch it was in has failed
+)
+
+func (it *item) is(m mark) bool { return it.marks&m != 0 }
 
 // inHeap is no run: what waits in the heap is not pending.
 const inHeap = math.MaxUint32
@@ -105,6 +116,14 @@ func (r *run) offset(i int) int64 {
 	return r.seg.Offset(i)
 }
 
+// ready returns since when record i could start, in ms.
+func (r *run) ready(i int) int64 {
+	if r.list != nil {
+		return r.list[i].ready
+	}
+	return r.read.UnixMilli()
+}
+
 // item returns the item of record i, nil if it has none but for the moment. p.mu is held.
 func (r *run) item(i int) *item {
 	switch {
@@ -152,7 +171,7 @@ func (r *run) claim(i int, now *item) *item {
 	if !begin(slot) {
 		return nil
 	}
-	now.Slot, now.rec, now.offset, now.ready, now.asked = slot, r.recs[i], r.offset(i), r.read.UnixMilli(), false
+	now.Slot, now.rec, now.offset, now.ready, now.marks = slot, r.recs[i], r.offset(i), r.read.UnixMilli(), 0
 	return now
 }
 

@@ -55,6 +55,9 @@ type topicConfig struct {
 	rate       setting[rateLimit]
 	gates      []func() time.Duration
 	middleware []Middleware
+	batch      bool
+	size       setting[int]
+	wait       setting[time.Duration]
 	nilOptions int
 }
 

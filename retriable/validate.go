@@ -36,6 +36,7 @@ type topic struct {
 	atOnce      int // handlers at once; 0: no bound of its own
 	attached    int // workers at its partitions; guarded by the pool's lock
 	bar         bar
+	batch       *batching // nil if its messages are handled one by one
 }
 
 // settings is what New makes of the options.
@@ -131,6 +132,10 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 	t.tiers = c.mergeTiers(ck, tc, t)
 	t.dead = c.mergeDeadLetters(ck, tc)
 	t.handler = c.wrapHandler(ck, tc)
+	t.batch = c.mergeBatch(ck, tc)
+	if t.batch != nil {
+		t.blocking = blockingRetries{}
+	}
 	t.bar.gates = c.mergeGates(ck, tc)
 	if tc.pattern {
 		re, err := regexp.Compile("^(?:" + tc.name + ")$")
@@ -165,6 +170,21 @@ func (c *config) mergeGates(ck *checker, tc *topicConfig) []func() time.Duration
 	ck.want(r.perSecond > 0 && !math.IsInf(r.perSecond, 0), "%s: RateLimit(%v, %d): not a finite number above 0 a second", tc.label(), r.perSecond, r.burst)
 	ck.want(r.burst >= 1, "%s: RateLimit(%v, %d): a burst less than 1", tc.label(), r.perSecond, r.burst)
 	return append(gates, newThrottle(r).wait)
+}
+
+// mergeBatch returns how a BatchTopic is consumed, nil for the others.
+func (c *config) mergeBatch(ck *checker, tc *topicConfig) *batching {
+	name := tc.label()
+	if !tc.batch {
+		ck.want(!tc.size.set, "%s: BatchSize(%d) without a BatchTopic", name, tc.size.v)
+		ck.want(!tc.wait.set, "%s: BatchWait(%v) without a BatchTopic", name, tc.wait.v)
+		return nil
+	}
+	b := &batching{size: tc.size.or(c.defaults.size, 100), wait: tc.wait.or(c.defaults.wait, 100*time.Millisecond)}
+	ck.want(b.size >= 1, "%s: BatchSize(%d): less than 1", name, b.size)
+	ck.want(b.wait >= 0, "%s: BatchWait(%v): less than 0", name, b.wait)
+	ck.want(!tc.blocking.set, "%s: BlockingRetries(%d) with a BatchTopic", name, tc.blocking.v.n)
+	return b
 }
 
 func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {

@@ -3,6 +3,7 @@ package retriable_test
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"slices"
 	"strings"
@@ -81,6 +82,9 @@ func TestEachWrongOptionIsReportedByNameAndValue(t *testing.T) {
 	topic := func(opts ...retriable.TopicOption) retriable.Option {
 		return retriable.Topic("payments", handler, append(opts, retriable.NoDeadLetters())...)
 	}
+	batched := func(opts ...retriable.TopicOption) retriable.Option {
+		return retriable.BatchTopic("payments", func(context.Context, []*retriable.Message) error { return nil }, append(opts, retriable.NoDeadLetters())...)
+	}
 	retried := func(opts ...retriable.TopicOption) retriable.Option {
 		return topic(append(opts, retriable.RetryTopic("payments.retry"))...)
 	}
@@ -131,6 +135,21 @@ func TestEachWrongOptionIsReportedByNameAndValue(t *testing.T) {
 		{`Topic("payments") HandlerTimeout(-1s)`, topic(retriable.HandlerTimeout(-time.Second))},
 		{`Topic("payments") Scheduled(0s)`, retried(retriable.Scheduled(0))},
 		{`Topic("payments") Filter(nil)`, topic(retriable.Filter(nil))},
+		{`Topic("payments") With nil`, topic(retriable.With(nil))},
+		{`Topic("payments") Gate(nil)`, topic(retriable.Gate(nil))},
+		{`Topic("payments") RateLimit(0, 1)`, topic(retriable.RateLimit(0, 1))},
+		{`Topic("payments") RateLimit(+Inf, 1)`, topic(retriable.RateLimit(math.Inf(1), 1))},
+		{`Topic("payments") RateLimit(5, 0)`, topic(retriable.RateLimit(5, 0))},
+		{`Topic("payments") TopicConcurrency(0)`, topic(retriable.TopicConcurrency(0))},
+		{`Topic("payments") BlockingRetries(0)`, topic(retriable.BlockingRetries(0, retriable.Constant(1)))},
+		{`Topic("payments") BlockingRetries(2, nil)`, topic(retriable.BlockingRetries(2, nil))},
+		{`Topic("payments") BatchSize(5) BatchTopic`, topic(retriable.BatchSize(5))},
+		{`Topic("payments") BatchWait(1s) BatchTopic`, topic(retriable.BatchWait(time.Second))},
+		{`Topic("payments") handler nil`, retriable.Topic("payments", retriable.JSON[int](nil), retriable.NoDeadLetters())},
+		{`Topic("payments") handler nil`, retriable.BatchTopic("payments", nil, retriable.NoDeadLetters())},
+		{`Topic("payments") BatchSize(0)`, batched(retriable.BatchSize(0))},
+		{`Topic("payments") BatchWait(-1s)`, batched(retriable.BatchWait(-time.Second))},
+		{`Topic("payments") BlockingRetries(2) BatchTopic`, batched(retriable.BlockingRetries(2, retriable.Constant(1)))},
 		{`Topic("payments") Ordering(3)`, topic(retriable.Ordering(3))},
 		{`Topic("payments") Ordering(-1)`, topic(retriable.Ordering(-1))},
 		{`Topic("payments") neither DeadLetterTopic NoDeadLetters`, retriable.Topic("payments", handler)},

@@ -355,6 +355,10 @@ func (w *worker) turn(p *partition) {
 		w.carefulTurn(p)
 		return
 	}
+	if p.t.batch != nil {
+		w.batchTurn(p)
+		return
+	}
 	var it *item
 	var began time.Time
 	n := 1

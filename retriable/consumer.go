@@ -28,6 +28,7 @@ type Consumer struct {
 	joiner       *wire.Joiner // the gate's
 	joinDue      atomic.Int64 // when the first incomplete message is given up, in ms; maxDue if there is none
 	chunksLogged time.Time    // guarded by failMu
+	guest guest // what the pool knows of it
 
 	retries map[string]*topic // by the name of the retry topic
 	names   map[string]*topic // by the name of the base topic
@@ -98,7 +99,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		return nil, err
 	}
 	c := &Consumer{
-		set: set, log: cfg.logger, pool: newPool(cfg.concurrency),
+		set: set, log: cfg.logger, pool: cfg.pool(),
 		joiner: wire.NewJoiner(cfg.chunks), retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
 		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
@@ -199,7 +200,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.leave(cut)
 	stop()
 	wg.Wait()
-	if left := c.pool.stop(); left > 0 {
+	if left := c.pool.stop(c); left > 0 {
 		c.log.Error("retriable: handlers ignore their context and still run", "handlers", left)
 	}
 	if f := c.failure.Load(); f != nil {

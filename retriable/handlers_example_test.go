@@ -219,3 +219,20 @@ func ExampleBatchTopic() {
 	// 3 messages, 1 failed
 	// 2 done, 1 dead letter
 }
+
+// Two consumers with groups of their own run four handlers at once, together.
+func ExampleSharedWorkers() {
+	workers := retriable.NewWorkers(4)
+	handler := retriable.HandlerFunc(func(context.Context, *retriable.Message) error { return nil })
+	for _, group := range []string{"billing", "shipping"} {
+		c, err := retriable.New(group, retriable.Brokers("localhost:9092"), retriable.SharedWorkers(workers),
+			retriable.Topic("orders", handler, retriable.DeadLetterTopic("orders.dead")))
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(group, c.Stats().Workers)
+	}
+	// Output:
+	// billing 4
+	// shipping 4
+}

@@ -82,7 +82,7 @@ func BenchmarkHandOver(b *testing.B) {
 			}
 			b.StopTimer()
 			b.ReportMetric((cpuTime()-cpu).Seconds()*1e9/float64(b.N), "cpu-ns/op")
-			c.pool.stop()
+			c.pool.stop(c)
 		})
 	}
 }

@@ -36,6 +36,9 @@ type config struct {
 	topics          []*topicConfig
 	defaults        topicConfig
 	concurrency     int
+	concurrent      bool // it was given
+	workers         *Workers
+	shared          bool
 	maxPending      int
 	maxHeld         int
 	maxPendingBytes int64
@@ -114,7 +117,9 @@ func Defaults(opts ...TopicOption) Option {
 // network; the order by key holds whatever it is. Of several partitions no one ever occupies more than three quarters of it.
 // Handlers that have run for longer than StuckAfter count toward at most three quarters of it: for those beyond, workers are added (at
 // most 3n), so that a quarter stays with the partitions that are not stuck (I11).
-func Concurrency(n int) Option { return option(func(c *config) { c.concurrency = n }) }
+func Concurrency(n int) Option {
+	return option(func(c *config) { c.concurrency, c.concurrent = n, true })
+}
 
 // MaxPending bounds the records per partition that are read, not yet resolved and not held. The default is 10,000. At the
 // bound the partition is paused, at half of it resumed. Lower it when records are large; raise it when many keys wait behind slow ones.

@@ -84,7 +84,7 @@ func (c *config) checkConsumer(ck *checker) {
 	ck.want(c.group != "", "New: the group is empty")
 	ck.want(len(c.topics) > 0, "New: no Topic and no TopicRegexp")
 	ck.want(c.nilOptions == 0, "New: %d options are nil", c.nilOptions)
-	ck.want(c.concurrency >= 1, "Concurrency(%d): less than 1", c.concurrency)
+	c.checkWorkers(ck)
 	ck.want(c.maxPending >= 1, "MaxPending(%d): less than 1", c.maxPending)
 	ck.want(c.maxHeld >= 1, "MaxHeld(%d): less than 1", c.maxHeld)
 	ck.want(c.maxPendingBytes >= 1, "MaxPendingBytes(%d): less than 1", c.maxPendingBytes)
@@ -107,6 +107,29 @@ func (c *config) checkConsumer(ck *checker) {
 	for _, h := range c.hooks {
 		ck.want(isHook(h), "Hooks(%T): implements none of the Hook interfaces", h)
 	}
+}
+
+// checkWorkers takes the concurrency from a shared pool, if there is one.
+func (c *config) checkWorkers(ck *checker) {
+	ck.want(c.concurrency >= 1, "Concurrency(%d): less than 1", c.concurrency)
+	if !c.shared {
+		return
+	}
+	ck.want(!c.concurrent, "Concurrency(%d) with SharedWorkers: the size of that pool is NewWorkers's", c.concurrency)
+	if c.workers == nil || c.workers.pool == nil {
+		ck.bad("SharedWorkers(nil): make one with NewWorkers")
+		return
+	}
+	ck.want(c.workers.pool.n >= 1, "SharedWorkers(NewWorkers(%d)): less than 1", c.workers.pool.n)
+	c.concurrency = max(c.workers.pool.n, 1)
+}
+
+// pool is the shared one, or one of its own.
+func (c *config) pool() *pool {
+	if c.shared {
+		return c.workers.pool
+	}
+	return newPool(c.concurrency)
 }
 
 // mergeTopic checks one topic's options and fills in the defaults.

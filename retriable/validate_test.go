@@ -95,6 +95,8 @@ func TestEachWrongOptionIsReportedByNameAndValue(t *testing.T) {
 		{"nil", nil},
 		{"Concurrency(0)", retriable.Concurrency(0)},
 		{"Concurrency(-3)", retriable.Concurrency(-3)},
+		{"SharedWorkers(nil)", retriable.SharedWorkers(nil)},
+		{"SharedWorkers(NewWorkers(0))", retriable.SharedWorkers(retriable.NewWorkers(0))},
 		{"MaxPending(0)", retriable.MaxPending(0)},
 		{"MaxHeld(-1)", retriable.MaxHeld(-1)},
 		{"MaxPendingBytes(0)", retriable.MaxPendingBytes(0)},
@@ -510,4 +512,14 @@ func TestAPlaceToStartThatIsNoneIsRefused(t *testing.T) {
 	}
 	err := orders(retriable.NoDeadLetters(), retriable.StartAt(kgo.NewOffset().AtCommitted()))
 	wantComplaint(t, err, `Topic("orders")`, "StartAt")
+}
+
+func TestConcurrencyAndSharedWorkersExcludeEachOther(t *testing.T) {
+	t.Parallel()
+	_, err := retriable.New("g", good(retriable.Concurrency(3), retriable.SharedWorkers(retriable.NewWorkers(2)))...)
+	wantComplaint(t, err, "Concurrency(3)", "SharedWorkers")
+	c, err := retriable.New("g", good(retriable.SharedWorkers(retriable.NewWorkers(2)))...)
+	if err != nil || c.Stats().Workers != 2 {
+		t.Errorf("New: %v", err)
+	}
 }

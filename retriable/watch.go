@@ -25,7 +25,7 @@ func (c *Consumer) watch(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			c.pool.sample(now, c.set.stuckAfter, func(w *worker) uint64 { return c.counts(w).ended() })
+			c.pool.sample(now)
 			c.watchCare(now)
 			for _, p := range c.partitions() {
 				if o, told := p.watch(now); told {
@@ -106,10 +106,10 @@ func (c *Consumer) tellStuck(p *partition, o Oldest) {
 	call(c, c.hook.stuck, func(h HookStuck) { h.OnStuck(s) })
 }
 
-// sample finds the handlers that run for longer than after: those whose worker has ended nothing since it was last seen so. When they
+// sample finds the handlers that run for longer than StuckAfter: those whose worker has ended nothing since it was last seen so. When they
 // take more than three quarters of the workers others are lent in their place, for partitions that are not stuck (I11): one that is gets no
 // more of them, so that what can be lent is bounded by the partitions.
-func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) uint64) {
+func (pl *pool) sample(now time.Time) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	before := pl.stuck
@@ -119,11 +119,12 @@ func (pl *pool) sample(now time.Time, after time.Duration, ended func(*worker) u
 		if w.at == nil {
 			continue
 		}
-		if e := ended(w); w.since.IsZero() || e != w.seen {
+		c := w.at.c
+		if e := c.counts(w).ended(); w.since.IsZero() || e != w.seen {
 			w.seen, w.since = e, now
 			continue
 		}
-		if now.Sub(w.since) >= after {
+		if now.Sub(w.since) >= c.set.stuckAfter {
 			n++
 			pl.stuck[w.at] = struct{}{}
 		}

@@ -11,12 +11,14 @@ import (
 
 // pool is the workers that run the handlers, and which partition each of them is at. A worker stays at a partition for a turn: it
 // claims records there, without the pool's lock, until there are none or others wait and its time is up. A free worker goes to
-// the partition with the fewest workers, then to the one that waited longest.
+// the partition with the fewest workers, then to the one that waited longest; if several consumers share the pool, to one of the consumer
+// whose turn it is.
 type pool struct {
 	n int // workers
 
 	mu     sync.Mutex
-	ready  readyHeap // partitions that have work and may have one more worker
+	users  int      // consumers that run
+	guests []*guest // consumers that have had partitions
 	parts  map[*partition]struct{}
 	idle   []*worker
 	live   int // goroutines
@@ -28,7 +30,7 @@ type pool struct {
 	cautious bool
 	ended    chan struct{} // 1-buffered: a goroutine ended
 
-	contended atomic.Bool // ready is not empty
+	contended atomic.Bool // a partition is ready
 	free      []*worker   // workers whose goroutine ended, with their numbers
 	all       []*worker
 }
@@ -95,13 +97,25 @@ func (pl *pool) spawn() {
 func (pl *pool) start() {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
+	pl.users++
+	pl.closed = false
 	pl.spawn()
 }
 
-// stop ends the workers and waits for them, except those whose handler does not return: it returns their number.
-func (pl *pool) stop() (left int) {
+// stop is for a consumer that ends. With the last the workers end, and it waits for them, except those whose handler does not return: it
+// returns how many of the consumer's do not.
+func (pl *pool) stop(c *Consumer) (left int) {
+	pl.mu.Lock()
+	pl.users--
+	pl.dismiss(&c.guest)
+	left = c.guest.attached
+	pl.mu.Unlock()
 	for {
 		pl.mu.Lock()
+		if pl.users > 0 {
+			pl.mu.Unlock()
+			return left
+		}
 		pl.closed = true
 		for _, w := range pl.idle {
 			w.wake <- struct{}{}
@@ -113,9 +127,10 @@ func (pl *pool) stop() (left int) {
 				busy++
 			}
 		}
-		left = pl.live
+		live := pl.live
+		left = c.guest.attached
 		pl.mu.Unlock()
-		if left == busy {
+		if live == busy {
 			return left
 		}
 		<-pl.ended
@@ -127,6 +142,7 @@ func (pl *pool) add(p *partition) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
 	pl.parts[p] = struct{}{}
+	pl.host(&p.c.guest)
 	pl.updateAll()
 }
 
@@ -170,15 +186,15 @@ func (pl *pool) wakeTopic(t *topic) {
 // update puts p where it belongs: among those that a free worker may go to, or not. The lock is held.
 func (pl *pool) update(p *partition) {
 	want := pl.eligible(p) && p.hasWork()
-	switch s := &p.slot; {
+	switch s, ready := &p.slot, &p.c.guest.ready; {
 	case want && s.index < 0:
-		heap.Push(&pl.ready, s)
+		heap.Push(ready, s)
 	case want:
-		heap.Fix(&pl.ready, s.index)
+		heap.Fix(ready, s.index)
 	case s.index >= 0:
-		heap.Remove(&pl.ready, s.index)
+		heap.Remove(ready, s.index)
 	}
-	pl.contended.Store(len(pl.ready) > 0 || pl.cautious)
+	pl.contended.Store(pl.cautious || pl.turnOf() != nil)
 }
 
 // updateBeside is update for a change of the workers at p: of careful partitions it concerns all. The lock is held.
@@ -195,7 +211,7 @@ func (pl *pool) updateBeside(p *partition) {
 
 // eligible is I11: no partition of several has more than three quarters of the workers, nor have all stuck ones together.
 func (pl *pool) eligible(p *partition) bool {
-	if _, ok := pl.parts[p]; !ok {
+	if _, ok := pl.parts[p]; !ok || !pl.mayHave(&p.c.guest) {
 		return false
 	}
 	limit := pl.n
@@ -246,7 +262,7 @@ func (pl *pool) setCareful(parts []*partition, on bool) {
 
 // wakeOne wakes an idle worker if there is work for it; it wakes the next. The lock is held.
 func (pl *pool) wakeOne() {
-	if k := len(pl.idle); k > 0 && len(pl.ready) > 0 {
+	if k := len(pl.idle); k > 0 && pl.turnOf() != nil {
 		w := pl.idle[k-1]
 		pl.idle = pl.idle[:k-1]
 		w.wake <- struct{}{}
@@ -263,10 +279,12 @@ func (pl *pool) next(w *worker) *partition {
 			pl.wakeOne() // the wake that it may have been given
 			return nil
 		}
-		if len(pl.ready) > 0 {
-			p := pl.ready[0].p
+		if g := pl.turnOf(); g != nil {
+			p := g.ready[0].p
 			pl.turns++
+			g.turn = pl.turns
 			p.slot.attached++
+			pl.count(g, 1)
 			w.before, p.slot.turn = p.slot.turn, pl.turns
 			p.t.attached++
 			w.at, w.since = p, time.Time{}
@@ -289,6 +307,7 @@ func (pl *pool) detach(w *worker) {
 	}
 	w.at = nil
 	p.slot.attached--
+	pl.count(&p.c.guest, -1)
 	if w.refused { // it was no turn
 		w.refused, p.slot.turn = false, w.before
 	}

@@ -28,7 +28,7 @@ type Consumer struct {
 	joiner       *wire.Joiner // the gate's
 	joinDue      atomic.Int64 // when the first incomplete message is given up, in ms; maxDue if there is none
 	chunksLogged time.Time    // guarded by failMu
-	guest guest // what the pool knows of it
+	guest        guest        // what the pool knows of it
 
 	retries map[string]*topic // by the name of the retry topic
 	names   map[string]*topic // by the name of the base topic

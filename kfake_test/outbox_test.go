@@ -174,3 +174,20 @@ func TestAHandlerThatIsStoppedWhileItProduces(t *testing.T) {
 		}
 	})
 }
+
+func TestTheHandlerOfAJoinedMessageProduces(t *testing.T) {
+	bubble(t, "orders invoices", func(b *bed) {
+		var errs []error
+		h := retriable.HandlerFunc(func(ctx context.Context, m *retriable.Message) error {
+			err := m.Produce(ctx, &kgo.Record{Topic: "invoices", Value: []byte("one")})
+			errs = append(errs, err)
+			return err
+		})
+		r := b.begin("billing", retriable.Topic("orders", h, none()))
+		b.send(retriable.Split(&kgo.Record{Topic: "orders", Key: []byte("k"), Value: make([]byte, 5000)}, 1500)...)
+		b.until("it is settled", 10*time.Second, func() bool { s := r.Stats(); return s.Handled+s.Dropped == 1 })
+		r.clean()
+		wantEqual(t, "errors", errs, []error{nil})
+		wantEqual(t, "invoices", values(b.read("invoices")), []string{"one"})
+	})
+}

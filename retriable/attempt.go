@@ -132,7 +132,7 @@ func (w *worker) handle(p *partition, it *item) *item {
 // begin makes the attempt of an item that has started.
 func (w *worker) begin(a *attempt, p *partition, it *item) {
 	m := w.message(p, it)
-	m.out = &p.out
+	m.out, m.at = &p.out, it.offset
 	a.p, a.it, a.m = p, it, m
 	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
 	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}

@@ -53,7 +53,8 @@ type Message struct {
 	// LastError is why the attempt before this one failed, at most 1 KiB of it; empty on the first attempt.
 	LastError string
 
-	out *outlet // where Produce writes to
+	out *outlet
+	at  int64 // the offset that is tracked: of a joined message not that of Source
 }
 
 // NewMessage makes the message of a first delivery of r, for tests of handlers.

@@ -21,7 +21,7 @@ type outlet struct {
 	used atomic.Bool // a handler has produced
 
 	mu    *sync.Mutex       // the partition's
-	boxes map[int64]*outbox // by Source.Offset
+	boxes map[int64]*outbox // by the tracked offset
 	sent  []*kgo.Record     // in a test
 }
 
@@ -62,7 +62,7 @@ func (m *Message) Produce(ctx context.Context, r *kgo.Record) error {
 		o.sent = append(o.sent, r)
 		return nil
 	}
-	return o.produce(ctx, m.Source.Offset, r)
+	return o.produce(ctx, m.at, r)
 }
 
 // Produced returns what was produced of a message made by [NewMessage], in turn, for tests of handlers; nil of any other.

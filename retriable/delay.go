@@ -102,7 +102,9 @@ func (h *dueHeap) top() int64 {
 }
 
 // alarm notes when the first of what waits is due. p.mu is held.
-func (p *partition) alarm() { p.nextDue.Store(min(p.heap.top(), p.inPlace.top(), p.resend.top(), p.ripens)) }
+func (p *partition) alarm() {
+	p.nextDue.Store(min(p.heap.top(), p.inPlace.top(), p.resend.top(), p.ripens))
+}
 
 // release lets go of what is due: records to their lanes, as far as there is room, writes to the broker, and what has been in its tier for
 // long enough to the next. It returns when the next is.

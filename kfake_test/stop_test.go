@@ -371,6 +371,7 @@ func TestAbortStopsTheConsumerAndReturnsItsError(t *testing.T) {
 				switch string(m.Value) {
 				case "abort":
 					if aborts {
+						time.Sleep(time.Second) // the other has begun
 						return fmt.Errorf("wrapped: %w", retriable.Abort(enough))
 					}
 				case "slow":

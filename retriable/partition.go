@@ -3,6 +3,7 @@ package retriable
 import (
 	"context"
 	"math"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -210,6 +211,7 @@ func (p *partition) take(w *worker) *item {
 		w.index = int(w.from.cursor.Add(1)) - 1
 		if w.index >= w.from.len() {
 			w.from = nil
+			runtime.Gosched() // kgo and the poller wait for a turn, too, and all others for them
 			continue
 		}
 		if it := w.from.claim(w.index, &w.item); it != nil {

@@ -348,17 +348,17 @@ func (c *checker) offsets() {
 const inFlight = 6 * time.Second
 
 // tenureAt finds whose a partition was.
-func (c *checker) tenureAt(life int, l lot, at time.Duration) *tenure {
+func (c *checker) tenureAt(life int, l lot, at time.Duration) (found *tenure) {
 	for _, t := range c.tenures {
 		end := t.to
 		if t.lost {
 			end += inFlight
 		}
-		if t.life == life && t.lot == l && t.from <= at && at <= end {
-			return t
+		if t.life == life && t.lot == l && t.from <= at && at <= end && (found == nil || t.from >= found.from) {
+			found = t // a member that lost a partition may have it again at once
 		}
 	}
-	return nil
+	return found
 }
 
 // repeats is I5: a record is called again only where something explains it.

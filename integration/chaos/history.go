@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
 )
@@ -72,9 +73,13 @@ type assignment struct {
 	deliveries []*delivery
 }
 
-func (a *assignment) open() bool                       { return a.ended == len(a.member.Events) }
-func (a *assignment) event(i int) Event                { return a.member.Events[i] }
-func (a *assignment) beganAt() int64                   { return a.event(a.began).Time }
+func (a *assignment) open() bool        { return a.ended == len(a.member.Events) }
+func (a *assignment) event(i int) Event { return a.member.Events[i] }
+func (a *assignment) beganAt() int64    { return a.event(a.began).Time }
+
+// inFlight is how long a commit may be under way: its own time, and a little.
+const inFlight = 6 * time.Second
+
 func (a *assignment) endedAt() int64                   { return a.event(a.ended).Time }
 func (a *assignment) is(i int, kind Kind) bool         { return a.event(i).Kind == kind }
 func (a *assignment) acceptedAt(i int) bool            { return a.is(i, Committed) || a.is(i, Cut) }
@@ -195,8 +200,10 @@ func (x *index) read(m *Member) {
 			}
 			a.ended, a.lost, a.abandoned = i, e.Kind == Lost, e.N
 		case Committed, Cut, Uncommit:
-			if a == nil || !a.open() {
-				// What was under way when the partition was lost may be answered after.
+			// What was under way when the partition was lost may be answered after: nobody waits for it there, and the broker takes it only as
+			// long as nobody else has the partition.
+			late := a != nil && a.lost && e.Time-a.endedAt() <= int64(inFlight)
+			if a == nil || !a.open() && !late {
 				if e.Kind != Uncommit {
 					x.wrong(-1, "I3", "%s committed %v without owning it", m.Name, e.At)
 				}

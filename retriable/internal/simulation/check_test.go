@@ -10,7 +10,7 @@ import (
 
 // check says what of the invariants a history breaks. It knows nothing but the history.
 func check(h *history) []string {
-	c := &checker{history: h, resolved: map[place]time.Duration{}, where: map[string][]place{}}
+	c := &checker{history: h, resolved: map[place]time.Duration{}, told: map[place][]telling{}, where: map[string][]place{}}
 	c.index()
 	c.accounts()
 	c.attempts()
@@ -27,7 +27,8 @@ type checker struct {
 	*history
 	tenures  []*tenure
 	starts   []*start
-	resolved map[place]time.Duration // when a record was, as far as its consumer was told
+	resolved map[place]time.Duration // when a record first was, as far as a consumer was told
+	told     map[place][]telling     // each time that one was
 	where    map[string][]place      // of an id
 	found    []string
 }
@@ -44,6 +45,12 @@ type tenure struct {
 	crashed  bool
 	refused  bool          // its last commit was
 	accepted time.Duration // its last commit that was
+}
+
+// telling is that a consumer was told that a record is resolved.
+type telling struct {
+	life int // 0: any
+	at   time.Duration
 }
 
 // start is one call of a handler.
@@ -109,20 +116,20 @@ func (c *checker) index() {
 				}
 			}
 			if !e.flag && (e.outcome == succeeds || e.outcome == dropped) {
-				c.resolve(e.place, e.at)
+				c.resolve(e.life, e.place, e.at)
 			}
 		case retried, buried:
-			c.resolve(e.place, e.at)
+			c.resolve(e.life, e.place, e.at)
 		case gaveUp:
 			for i := range e.count {
-				c.resolve(place{e.place.topic, e.place.partition, e.place.offset + i}, e.at)
+				c.resolve(e.life, place{e.place.topic, e.place.partition, e.place.offset + i}, e.at)
 			}
 		case commits, cut, fault:
 		}
 	}
 	for i, w := range c.copies {
 		if first := c.movedFrom(i); first >= 0 {
-			c.resolve(c.copies[first].place, w.at)
+			c.resolve(0, c.copies[first].place, w.at)
 		}
 	}
 }
@@ -140,10 +147,21 @@ func (c *checker) movedFrom(i int) int {
 	return found
 }
 
-func (c *checker) resolve(p place, at time.Duration) {
+func (c *checker) resolve(life int, p place, at time.Duration) {
+	c.told[p] = append(c.told[p], telling{life, at})
 	if was, ok := c.resolved[p]; !ok || at < was {
 		c.resolved[p] = at
 	}
+}
+
+// within says when a record was first resolved within a tenure: what an earlier owner was told, a later one does not know.
+func (c *checker) within(t *tenure, p place) (at time.Duration, ok bool) {
+	for _, w := range c.told[p] {
+		if (w.life == t.life || w.life == 0) && w.at >= t.from && (!ok || w.at < at) {
+			at, ok = w.at, true
+		}
+	}
+	return at, ok
 }
 
 // accounts is I1: each id that was produced ends as it is to end, and nowhere else.
@@ -388,10 +406,11 @@ func (c *checker) repeats() {
 // explain says why a second call has no excuse, "" if it has one.
 func (c *checker) explain(first, again *start) string {
 	a, b := first.tenure, again.tenure
-	when, resolved := c.resolved[first.place]
-	switch {
-	case a == nil || b == nil:
+	if a == nil || b == nil {
 		return "" // told already
+	}
+	when, resolved := c.within(a, first.place)
+	switch {
 	case a == b && first.outcome == "postponed" && first.until <= again.at:
 		return ""
 	case a == b:

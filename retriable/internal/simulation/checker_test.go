@@ -128,6 +128,15 @@ func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
 		"its owner crashed":     func(h *history) { h.replace(drained, crashed) },
 		"the partition is lost": func(h *history) { h.each(drained, func(e *event) { e.flag = true }) },
 		"its commit is refused": func(h *history) { h.each(committed, func(e *event) { e.flag = true }) },
+		"only an earlier owner, who crashed, had resolved it": func(h *history) {
+			p := place{"orders", 0, 0}
+			h.replace(drained, crashed)
+			h.events = slices.Insert(h.events, 15,
+				event{at: 45e6, kind: assigned, life: 3, place: p},
+				event{at: 46e6, kind: began, life: 3, place: p, id: "a", key: "k", attempt: 1, clock: 46},
+				event{at: 47e6, kind: committed, life: 3, place: p},
+				event{at: 48e6, kind: drained, life: 3, place: p})
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := good()

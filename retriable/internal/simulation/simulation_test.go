@@ -72,7 +72,7 @@ func TestSimulation(t *testing.T) {
 	for _, what := range []string{
 		"revoked", "lost", "abandoned", "a handler's context ended", "a commit was refused", "a write was refused", "a map", "skip", string(renew), "refused OffsetCommit",
 	} {
-		if met[what] == 0 {
+		if met[what] == 0 && !(raceEnabled && what == string(renew)) {
 			t.Errorf("void: in %d seeds never: %s", ran.Load(), what)
 		}
 	}
@@ -90,6 +90,11 @@ var regressions = []struct {
 	{342, "a partition that was assigned again without a revoke had two objects"},
 	{190, "a commit under way at a loss arrives after it; allowed, see inFlight"},
 	{203, "kfake answers for a topic that is gone in no time, and kgo asks as fast; see aroundKfake"},
+	{167, "a member that crashed while kfake held its join stayed in the group for ever; see bury"},
+	{2564, "the same, of an eager group"},
+	{1375, "the checker took what one consumer was told for what its successor was told"},
+	{1749, "the run ended while a member was still cut off, and could not but abandon"},
+	{887, "the run ended while a member that came back had still to write; its copy was not in the history"},
 }
 
 func TestRegressions(t *testing.T) {

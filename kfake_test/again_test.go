@@ -145,7 +145,7 @@ func TestACopyIsNotWrittenAgainTooSoon(t *testing.T) {
 			left := e.Due.Sub(e.at)
 			if before, ok := last[k]; ok {
 				times++
-				if since := e.at.Sub(before); since < max(time.Minute, left/8-time.Second) {
+				if since := e.at.Sub(before); since < max(time.Minute, left/8)-time.Second { // headers tell milliseconds, and hooks hear of a copy when it is acked
 					t.Errorf("written again %v after it was, with %v left", since, left)
 				}
 			}

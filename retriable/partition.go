@@ -89,6 +89,7 @@ type partition struct {
 	bytes      int64     // of its pending and held records, as of the last look
 	refusals   int       // of commits, since the last accepted
 	still      stillness
+	sights     map[int64]sight // what runs, as last looked at (see inspect.go)
 
 	slot poolSlot // guarded by the pool's lock
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // stillness is how long a partition's watermark has not moved; guarded by the partition's lock.
@@ -43,6 +45,7 @@ func (p *partition) watch(now time.Time) (o Oldest, tell bool) {
 	defer p.mu.Unlock()
 	p.weigh() // lets go of what has ended, also where nothing is read any more
 	low, _ := p.window.Advance()
+	p.lookAt(now, func(int64, watermark.State, RunningRecord) {})
 	o, ok := p.oldest()
 	if ok && o.Reason == ReasonQueued && p.barred.Load()&barredPaused != 0 {
 		ok = false // it waits for Resume, which is no fault

@@ -2,11 +2,13 @@ package admin
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -124,13 +126,29 @@ func (f *Filter) narrow(bounds map[int32]Span) []int32 {
 // that is yielded.
 func (c *Client) List(ctx context.Context, topic string, f Filter) iter.Seq2[*Letter, error] {
 	return func(yield func(*Letter, error) bool) {
-		if err := c.list(ctx, topic, &f, yield); err != nil {
+		if err := c.list(ctx, topic, &f, math.MaxInt64, yield); err != nil {
 			yield(nil, err)
 		}
 	}
 }
 
-func (c *Client) list(ctx context.Context, topic string, f *Filter, yield func(*Letter, error) bool) error {
+// Latest returns the newest letters that the filter means, newest first and at most n of them, of the last n offsets of each partition: it is for a look
+// at a topic that may be large. Of a message in several parts those may be cut off that lie further back: what came of it is incomplete then.
+func (c *Client) Latest(ctx context.Context, topic string, n int, f Filter) ([]*Letter, error) {
+	n = max(n, 0)
+	var ls []*Letter
+	err := c.list(ctx, topic, &f, int64(n), func(l *Letter, _ error) bool {
+		ls = append(ls, l)
+		return true
+	})
+	slices.SortStableFunc(ls, func(a, b *Letter) int {
+		return cmp.Or(b.Time.Compare(a.Time), cmp.Compare(b.Position.Offset, a.Position.Offset))
+	})
+	return ls[:min(len(ls), n)], err
+}
+
+// list reads the last offsets of each partition.
+func (c *Client) list(ctx context.Context, topic string, f *Filter, last int64, yield func(*Letter, error) bool) error {
 	bounds, err := c.Bounds(ctx, topic)
 	if err != nil {
 		return err
@@ -147,8 +165,9 @@ func (c *Client) list(ctx context.Context, topic string, f *Filter, yield func(*
 	}
 	defer s.close()
 	for _, p := range f.narrow(bounds) {
-		stopped := false
-		err := s.messages(ctx, topicPartition{topic, p}, bounds[p], func(m *message) (bool, error) {
+		stopped, b := false, bounds[p]
+		b.From = b.To - min(b.To-b.From, last)
+		err := s.messages(ctx, topicPartition{topic, p}, b, func(m *message) (bool, error) {
 			if m.kind == repeat {
 				return true, nil
 			}

@@ -23,6 +23,7 @@ type attempt struct {
 	ctx      context.Context
 	began    time.Time // zero if nobody wants to know
 	waited   time.Duration
+	due      int64 // in ms, 0 for none or if nobody wants to know
 	timedOut bool // the handler's time had passed when it returned
 	deferred bool // its first, of a scheduled record that was written again
 
@@ -153,6 +154,9 @@ func (w *worker) begin(a *attempt, p *partition, it *item) {
 	if p.c.timed {
 		a.began = a.p.c.now()
 		a.waited = max(a.began.Sub(time.UnixMilli(it.ready)), 0)
+		if o := it.own.Load(); o != nil {
+			a.due = o.due
+		}
 	}
 }
 

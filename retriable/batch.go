@@ -104,6 +104,16 @@ func (h batchHandler) Handle(ctx context.Context, m *Message) error {
 	return h.fn(ctx, messages)
 }
 
+// Batch returns the messages of the batch that a middleware's handler is called with, in the batch's order, nil where it is called with one message
+// of a [Topic]. They are those that the BatchFunc gets.
+func Batch(ctx context.Context) []*Message {
+	b, ok := ctx.Value(batchKey{}).(*batchCall)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(b.messages)
+}
+
 // ripe reports whether there is a batch to run: a full one, or one that has waited. Otherwise it says when. p.mu is held.
 func (p *partition) ripe() bool {
 	n, oldest := 0, int64(maxDue)
@@ -402,6 +412,7 @@ func (w *worker) oneByOne(b *batchCall, err error) (next []*item) {
 	for _, a := range b.attempts {
 		it := a.it
 		it.keep(a.remember()) // whatever the handler did to its message
+		it.own.Load().due = a.due
 		it.marks |= alone
 		if it.is(chained) {
 			it.marks &^= chained

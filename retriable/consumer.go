@@ -38,6 +38,7 @@ type Consumer struct {
 
 	started atomic.Bool
 	ready   chan struct{}
+	done    chan struct{} // closed when Run has returned
 	joined  atomic.Bool
 	failure atomic.Pointer[error] // why Run is to end by itself
 	end     context.CancelFunc    // ends the polling
@@ -59,7 +60,7 @@ type Consumer struct {
 	mapLimit   atomic.Int64 // characters that the broker allows as a commit's metadata
 	recordSize atomic.Int64 // of the largest records of late
 	odd        atomic.Bool  // told is not empty
-	told       []*intake    // what is to be told of once the gate is open; the gate's
+	told       []report     // what is to be told of once the gate is open; the gate's
 	hashes     []uint64     // room for one batch's; the gate's
 	copied     time.Time    // when what waits was last copied out of its batches; the poller's
 
@@ -101,7 +102,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 	c := &Consumer{
 		set: set, log: cfg.logger, pool: cfg.pool(),
 		joiner: wire.NewJoiner(cfg.chunks), retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
-		ready: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
+		ready: make(chan struct{}), done: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
 		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
 		count: make([]counts, 4*cfg.concurrency),
 	}
@@ -151,6 +152,9 @@ func (c *Consumer) route(name string) (t *topic, retry bool) {
 // Ready is closed once the member has joined its group and consumes what it was given, be it nothing.
 func (c *Consumer) Ready() <-chan struct{} { return c.ready }
 
+// Done is closed once Run has returned, however it did. A process that goes on after that consumes nothing.
+func (c *Consumer) Done() <-chan struct{} { return c.done }
+
 // Client returns the kgo client, for requests and produces of your own; nil before Run has started. Do not close it, and leave its group
 // and offsets alone.
 func (c *Consumer) Client() *kgo.Client { return c.client.Load() }
@@ -166,6 +170,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if !c.started.CompareAndSwap(false, true) {
 		return errRunTwice
 	}
+	defer close(c.done)
 	err := c.preflight(ctx)
 	if ctx.Err() != nil {
 		return nil // a stop before the start is a clean one

@@ -182,6 +182,7 @@ func (c *Consumer) Skip(ctx context.Context, past Position) error {
 			c.cl.SetOffsets(map[string]map[int32]kgo.EpochOffset{past.Topic: {past.Partition: {Epoch: epoch, Offset: past.Offset + 1}}})
 		}
 	})
+	c.tell()
 	if err != nil {
 		return err
 	}

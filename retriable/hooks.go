@@ -26,6 +26,12 @@ type HookHeld interface{ OnHeld(Held) }
 // offset for long, or from one [RetryTier] to the next. No attempt was made.
 type HookRewritten interface{ OnRewritten(Rewritten) }
 
+// HookSkipped is called when records were read that the committed map says are finished: they are not delivered again.
+type HookSkipped interface{ OnSkipped(Skipped) }
+
+// HookPaused is called when a partition is no longer fetched, and when it is again. That it is given up meanwhile is told by HookDrained alone.
+type HookPaused interface{ OnPaused(Paused) }
+
 // HookCommitted is called after each commit of a partition, accepted or refused.
 type HookCommitted interface{ OnCommitted(Committed) }
 
@@ -44,8 +50,10 @@ type HookProduceFailed interface{ OnProduceFailed(ProduceFailed) }
 // Handled is one attempt that ended.
 type Handled struct {
 	Message *Message
-	Took    time.Duration
+	Began   time.Time     // when the handler was called
+	Took    time.Duration // from there to its return; of a batch, for all of it
 	Waited  time.Duration // since it could have started: it was read, or came due
+	Due     time.Time     // when it was to be handled; zero for a record that waited for no time. Began less Due is how late it was
 	Verdict Verdict
 	Err     error // nil for VerdictDone; a *PanicError for a panic; wraps ErrTimeout where the time had passed
 }
@@ -119,6 +127,31 @@ type Rewritten struct {
 	Due     time.Time
 }
 
+// Skipped is what was not delivered again.
+type Skipped struct {
+	Topic     string
+	Partition int32
+	Records   int
+}
+
+// Paused is a partition that is not fetched, or is again.
+type Paused struct {
+	Topic     string
+	Partition int32
+	Paused    bool
+	Reasons   []PauseReason // all that there are now; nil when it is fetched again
+}
+
+// PauseReason is why a partition is not fetched.
+type PauseReason string
+
+// The reasons for a pause. There may be several at once; a partition is fetched again when none is left.
+const (
+	PauseBound   PauseReason = "bound"   // MaxPending, MaxHeld, MaxWindow, MaxPendingBytes or its map is full
+	PauseStalled PauseReason = "stalled" // it could not be read, and will be tried again
+	PauseUser    PauseReason = "user"    // Consumer.Pause
+)
+
 // Committed is one partition's part of a commit.
 type Committed struct {
 	Topic     string
@@ -170,6 +203,8 @@ type hookSet struct {
 	dropped       []HookDropped
 	held          []HookHeld
 	rewritten     []HookRewritten
+	skipped       []HookSkipped
+	paused        []HookPaused
 	committed     []HookCommitted
 	assigned      []HookAssigned
 	drained       []HookDrained
@@ -193,6 +228,7 @@ func addHook[T any](to *[]T, h Hook) bool {
 func (s *hookSet) add(h Hook) (found bool) {
 	for _, ok := range []bool{
 		addHook(&s.handled, h), addHook(&s.retried, h), addHook(&s.deadLettered, h), addHook(&s.dropped, h), addHook(&s.held, h), addHook(&s.rewritten, h),
+		addHook(&s.skipped, h), addHook(&s.paused, h),
 		addHook(&s.committed, h), addHook(&s.assigned, h), addHook(&s.drained, h), addHook(&s.stuck, h), addHook(&s.produceFailed, h),
 	} {
 		found = found || ok

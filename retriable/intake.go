@@ -142,9 +142,11 @@ func (in *intake) readBase(i int, r *kgo.Record) {
 	case due > in.now.UnixMilli():
 		m.Record = bare(whole)
 		in.hold(i, m, entry{due: due})
-	case whole != r:
+	case whole != r, due > 0 && in.p.c.timed:
 		m.Record = bare(whole)
-		in.item(i).keep(m)
+		it := in.item(i)
+		it.keep(m)
+		it.own.Load().due = due
 	}
 }
 
@@ -195,12 +197,14 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 		m.FirstFailure = in.now // unknown: it starts anew here
 	}
 	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()
-	if due := min(h.Due, limit); due > in.now.UnixMilli() {
+	due := min(h.Due, limit)
+	if due > in.now.UnixMilli() {
 		in.hold(i, m, p.stay(whole, due))
 		it.own.Load().moved = min(h.Moved, in.now.UnixMilli())
 		return
 	}
 	it.keep(m)
+	it.own.Load().due = due
 }
 
 // originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.
@@ -227,6 +231,7 @@ func (in *intake) hold(i int, m Message, e entry) {
 		m.Record = cloneRecord(m.Record)
 	}
 	it.keep(m)
+	it.own.Load().due = due
 	it.in, it.ready = inHeap, due
 	it.Set(watermark.Held)
 	e.offset, e.it = m.Source.Offset, it
@@ -288,6 +293,8 @@ func (in *intake) report() {
 	}
 	if in.skipped > 0 {
 		c.total.skipped.Add(uint64(in.skipped))
+		e := Skipped{Topic: in.p.topic, Partition: in.p.partition, Records: in.skipped}
+		call(c, c.hook.skipped, func(h HookSkipped) { h.OnSkipped(e) })
 	}
 	if in.foreign > 0 {
 		c.total.foreign.Add(uint64(in.foreign))

@@ -38,6 +38,7 @@ func (c *Consumer) setPauses(topics []string, on bool) {
 		parts = c.partitions()
 		c.applyPauses(parts)
 	})
+	c.tell()
 	for _, p := range parts {
 		c.pool.wake(p)
 	}

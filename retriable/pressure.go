@@ -167,6 +167,7 @@ func (c *Consumer) crowded(hopeful bool) (at []*partition) {
 func (c *Consumer) pause(parts []*partition) {
 	if len(parts) > 0 {
 		c.gate.shut(func() { c.setFull(parts) }) // not while a poll or an assignment is under way
+		c.tell()
 	}
 }
 
@@ -205,6 +206,7 @@ func (c *Consumer) setPaused(parts []*partition, why int32, on bool) {
 		if (before == 0) != (after == 0) {
 			m[p.topic] = append(m[p.topic], p.partition)
 			p.doubt(after == 0)
+			p.tellPaused(after)
 		}
 	}
 	switch {
@@ -215,6 +217,28 @@ func (c *Consumer) setPaused(parts []*partition, why int32, on bool) {
 		c.cl.ResumeFetchPartitions(m)
 	}
 }
+
+// tellPaused has the hooks told, once the gate is open, that a partition is not fetched, or is again. One that is given up is neither.
+func (p *partition) tellPaused(why int32) {
+	if len(p.c.hook.paused) == 0 || p.stage.Load() != live {
+		return
+	}
+	e := Paused{Topic: p.topic, Partition: p.partition, Paused: why != 0}
+	for bit, reason := range [...]PauseReason{PauseBound, PauseStalled, PauseUser} {
+		if why&(1<<bit) != 0 {
+			e.Reasons = append(e.Reasons, reason)
+		}
+	}
+	p.c.later(pauseReport{p.c, e})
+}
+
+// pauseReport is what the hooks are told of a pause.
+type pauseReport struct {
+	c *Consumer
+	e Paused
+}
+
+func (r pauseReport) report() { call(r.c, r.c.hook.paused, func(h HookPaused) { h.OnPaused(r.e) }) }
 
 // relieve has the paused partitions looked at again.
 func (c *Consumer) relieve() {

@@ -131,6 +131,7 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 		a := Assigned{Topic: p.topic, Partition: p.partition, Offset: starts[p.topicPartition].at.Offset}
 		call(c, c.hook.assigned, func(h HookAssigned) { h.OnAssigned(a) })
 	}
+	c.tell()
 	c.takeCare()
 	if len(told) > 0 {
 		if err := c.commitNow(ctx, told, false); err != nil {

@@ -142,6 +142,7 @@ func (c *Consumer) resumeStalled(now time.Time) (left bool) {
 	}
 	if len(over) > 0 {
 		c.gate.shut(func() { c.setPaused(over, pausedStalled, false) })
+		c.tell()
 	}
 	return left
 }

@@ -233,6 +233,7 @@ func (a *attempt) remember() Message {
 func (a *attempt) aside(m Message, due int64, state watermark.State) {
 	a.it.keep(m)
 	a.it.in, a.it.ready = inHeap, due
+	a.it.own.Load().due = due
 	if a.run != nil {
 		a.run.remember(a.index, a.it)
 	}

@@ -70,6 +70,7 @@ type own struct {
 	Message
 	size  int64     // of key, value and headers
 	moved int64     // when it was last written again, in ms, 0 for never
+	due   int64     // in ms, 0 for a record that could be handled at once
 	of    *assembly // of a chunk whose message is complete, or given up. Guarded by p.mu until others see the item
 }
 

@@ -85,8 +85,7 @@ func (p *partition) acceptAll(recs []*kgo.Record, claims []watermark.Run, now ti
 		work = in.accept(recs[:n]) || work
 		if in.odd() {
 			odd := in
-			p.c.told = append(p.c.told, &odd)
-			p.c.odd.Store(true)
+			p.c.later(&odd)
 		}
 		p.c.hashes = in.hashes
 		recs = recs[n:]
@@ -103,15 +102,24 @@ func (p *partition) waiting() int {
 	return len(p.stash)
 }
 
-// tell reports what was let in; the gate is open.
+// report is something to be told of.
+type report interface{ report() }
+
+// later has something told of once the gate is open. The gate is held.
+func (c *Consumer) later(r report) {
+	c.told = append(c.told, r)
+	c.odd.Store(true)
+}
+
+// tell reports what happened in the gate, now that it is open.
 func (c *Consumer) tell() {
-	var told []*intake
+	var told []report
 	if !c.odd.Swap(false) {
 		return
 	}
 	c.gate.shut(func() { told, c.told = c.told, nil })
-	for _, in := range told {
-		in.report()
+	for _, r := range told {
+		r.report()
 	}
 }
 

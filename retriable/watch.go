@@ -145,7 +145,10 @@ func (pl *pool) sample(now time.Time) {
 // handledHook tells of an attempt.
 func (c *Consumer) handledHook(a *attempt, v Verdict, err error) {
 	now := c.now()
-	e := Handled{Message: a.m, Took: now.Sub(a.began), Waited: a.waited, Verdict: v, Err: err}
+	e := Handled{Message: a.m, Began: a.began, Took: now.Sub(a.began), Waited: a.waited, Verdict: v, Err: err}
+	if a.due > 0 {
+		e.Due = time.UnixMilli(a.due)
+	}
 	call(c, c.hook.handled, func(h HookHandled) { h.OnHandled(e) })
 }
 

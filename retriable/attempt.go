@@ -24,8 +24,8 @@ type attempt struct {
 	began    time.Time // zero if nobody wants to know
 	waited   time.Duration
 	due      int64 // in ms, 0 for none or if nobody wants to know
-	timedOut bool // the handler's time had passed when it returned
-	deferred bool // its first, of a scheduled record that was written again
+	timedOut bool  // the handler's time had passed when it returned
+	deferred bool  // its first, of a scheduled record that was written again
 
 	// What its error said; see inspect.
 	text     string

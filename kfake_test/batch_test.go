@@ -102,7 +102,6 @@ func TestAHundredThousandInBatches(t *testing.T) {
 	for name, order := range orderings {
 		for how, fn := range map[string]func(b *batches, ms []*retriable.Message) error{"told": tellPoison, "as a whole": failWhole} {
 			t.Run(name+" "+how, func(t *testing.T) {
-				t.Parallel()
 				n, partitions := 100_000, 4
 				if testing.Short() || raceEnabled || order != retriable.ByKey || how != "told" {
 					n = 10_000

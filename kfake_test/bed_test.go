@@ -35,6 +35,7 @@ type bed struct {
 // topics is name:partitions, as "orders:3".
 func bubble(t *testing.T, topics string, story func(b *bed), opts ...kfake.Opt) {
 	t.Helper()
+	t.Parallel() // the clock of each bubble is its own
 	opts = append([]kfake.Opt{kfake.BrokerConfigs(map[string]string{"group.consumer.heartbeat.interval.ms": "500"})}, opts...)
 	for topic := range strings.FieldsSeq(topics) {
 		name, n, _ := strings.Cut(topic, ":")

@@ -191,6 +191,9 @@ func TestTheLimitsOfJoiningAreOptions(t *testing.T) { // I10
 		wantEqual(b.T, "joined", l.values(), []string{"aa", "bb"})
 		r.clean()
 	})
+}
+
+func TestTheBytesOfJoiningAreBounded(t *testing.T) { // I10
 	bubble(t, "orders orders.retry orders.dead", func(b *bed) {
 		r := b.begin("g", retriable.MaxJoiningBytes(20_000), all(handles(func(*retriable.Message) error { return nil })))
 		b.send(part("a", 3, 0, strings.Repeat("a", 15_000)), part("b", 3, 0, strings.Repeat("b", 15_000)))
@@ -294,27 +297,29 @@ func TestAMessageIsJoinedThoughItsPartitionChangesHandsBetweenItsChunks(t *testi
 
 func TestAJoinedMessageTakesItsLaneWhenItIsComplete(t *testing.T) { // I6
 	for _, order := range []retriable.Order{retriable.ByKey, retriable.ByPartition} {
-		bubble(t, "orders orders.retry orders.dead", func(b *bed) {
-			var l ledger
-			var in crowd
-			r := b.begin("g", all(handles(func(m *retriable.Message) error {
-				defer in.enter(string(m.Key))()
-				l.note(m)
-				time.Sleep(time.Second)
-				return nil
-			}), retriable.Ordering(order)))
-			b.produce("orders", 0, "k=0")
-			b.send(part("a", 2, 0, "a"))
-			b.produce("orders", 0, "k=1")
-			b.send(part("a", 2, 1, "b"))
-			b.produce("orders", 0, "k=2", "k=3")
-			b.send(part("c", 3, 1, "d"), part("c", 3, 2, "e"), part("c", 3, 0, "c"), &kgo.Record{Topic: "orders", Key: []byte("k"), Value: []byte("4")})
-			pass(time.Minute)
-			wantEqual(b.T, "order", l.values(), []string{"0", "1", "ab", "2", "3", "cde", "4"})
-			if most, _ := in.mostOf("k"); most != 1 {
-				b.Errorf("%d at once", most)
-			}
-			r.clean()
+		t.Run(fmt.Sprint(order), func(t *testing.T) {
+			bubble(t, "orders orders.retry orders.dead", func(b *bed) {
+				var l ledger
+				var in crowd
+				r := b.begin("g", all(handles(func(m *retriable.Message) error {
+					defer in.enter(string(m.Key))()
+					l.note(m)
+					time.Sleep(time.Second)
+					return nil
+				}), retriable.Ordering(order)))
+				b.produce("orders", 0, "k=0")
+				b.send(part("a", 2, 0, "a"))
+				b.produce("orders", 0, "k=1")
+				b.send(part("a", 2, 1, "b"))
+				b.produce("orders", 0, "k=2", "k=3")
+				b.send(part("c", 3, 1, "d"), part("c", 3, 2, "e"), part("c", 3, 0, "c"), &kgo.Record{Topic: "orders", Key: []byte("k"), Value: []byte("4")})
+				pass(time.Minute)
+				wantEqual(b.T, "order", l.values(), []string{"0", "1", "ab", "2", "3", "cde", "4"})
+				if most, _ := in.mostOf("k"); most != 1 {
+					b.Errorf("%d at once", most)
+				}
+				r.clean()
+			})
 		})
 	}
 }

@@ -75,7 +75,6 @@ func TestEveryFeatureInEveryOrderThroughRebalancesAndAStop(t *testing.T) {
 	for name, f := range features {
 		for kind, ordering := range orderings {
 			t.Run(name+" "+kind, func(t *testing.T) {
-				t.Parallel()
 				bubble(t, "orders:4 orders.retry:2 invoices", func(b *bed) {
 					const n = 600
 					y := &tally{done: map[int]int{}, last: map[string]int{}}

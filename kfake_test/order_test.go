@@ -58,7 +58,7 @@ func (s *starts) check(t *testing.T, n int) {
 }
 
 func TestRecordsOfAKeyRunInTurnAndOthersMeanwhile(t *testing.T) { // I6
-	const n, keys = 1200, 37
+	const n, keys = 1200, 19 // few more than workers: the next of a key is at hand while one runs
 	bubble(t, "orders:3", func(b *bed) {
 		var s starts
 		var c crowd
@@ -67,6 +67,9 @@ func TestRecordsOfAKeyRunInTurnAndOthersMeanwhile(t *testing.T) { // I6
 			leave := c.enter(lane)
 			s.note(lane, m.Offset)
 			time.Sleep(rand.N(20 * time.Millisecond))
+			if m.Offset%7 == 0 {
+				time.Sleep(20 * time.Millisecond)
+			}
 			leave()
 			return nil
 		}), none()))

@@ -146,6 +146,35 @@ func TestNothingIsProducedAfterTheFence(t *testing.T) {
 	})
 }
 
+// The same while the client lives on: only the fence is there to refuse it.
+func TestNothingIsProducedAfterARevoke(t *testing.T) {
+	bubble(t, "orders:2 invoices", func(b *bed) {
+		late := make(chan error, 2)
+		stuck := retriable.HandlerFunc(func(ctx context.Context, m *retriable.Message) error {
+			<-ctx.Done()
+			time.Sleep(5 * time.Second) // it ignores the last moment too
+			late <- m.Produce(context.WithoutCancel(ctx), &kgo.Record{Topic: "invoices", Value: []byte("late")})
+			return nil
+		})
+		r := b.start("billing", retriable.DrainTimeout(time.Second), retriable.Topic("orders", stuck, none()))
+		b.produce("orders", 0, "a=slow")
+		b.produce("orders", 1, "b=slow")
+		pass(time.Second)
+		other := b.start("billing", retriable.Topic("orders", handles(func(*retriable.Message) error { return nil }), none()))
+		if err := <-late; !errors.Is(err, retriable.ErrRevoked) || errors.Is(err, retriable.ErrShutdown) {
+			t.Errorf("after the fence: %v", err)
+		}
+		pass(time.Second)
+		wantEqual(t, "invoices", values(b.read("invoices")), []string(nil))
+		other.clean()
+		var abandoned *retriable.AbandonedError
+		if err := r.end(); !errors.As(err, &abandoned) {
+			t.Errorf("Run: %v", err)
+		}
+		pass(10 * time.Second)
+	})
+}
+
 func TestAHandlerThatIsStoppedWhileItProduces(t *testing.T) {
 	bubble(t, "orders invoices", func(b *bed) {
 		var l ledger

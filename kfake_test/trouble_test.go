@@ -880,7 +880,11 @@ func TestCompactionLeavesGapsThatComplete(t *testing.T) {
 	bubble(t, "payments", func(b *bed) {
 		b.createTopic("orders", 1, map[string]string{"cleanup.policy": "compact", "segment.bytes": "200", "segment.ms": "100", "min.cleanable.dirty.ratio": "0", "min.compaction.lag.ms": "0"})
 		for i := range 50 {
-			b.produce("orders", 0, fmt.Sprintf("k%d=%d", i%7, i))
+			key := "again"
+			if i%5 == 0 {
+				key = fmt.Sprint("once", i) // what stays has gaps in between
+			}
+			b.produce("orders", 0, fmt.Sprintf("%s=%d", key, i))
 			time.Sleep(200 * time.Millisecond)
 		}
 		b.cluster.Compact()
@@ -889,8 +893,17 @@ func TestCompactionLeavesGapsThatComplete(t *testing.T) {
 			b.Skip("this kfake does not compact")
 		}
 		var d diary
-		c := b.start("g", retriable.Topic("orders", d.handler("", done), retriable.NoDeadLetters()))
+		slow := b.gate()
+		c := b.start("g", retriable.Topic("orders", d.handler("", func(_ context.Context, m *retriable.Message) error {
+			if string(m.Value) == "30" {
+				slow.wait()
+			}
+			return nil
+		}), retriable.NoDeadLetters()))
 		defer c.end()
+		time.Sleep(5 * time.Second)
+		wantEqual(b.T, "committed while 30 is at work", b.committed("g", "orders", 0), 30)
+		slow.open()
 		time.Sleep(5 * time.Second)
 		d.once(b.T, left)
 		wantEqual(b.T, "committed", b.committed("g", "orders", 0), 50)

@@ -55,6 +55,39 @@ func TestConsumersShareWorkersFairly(t *testing.T) {
 	}
 }
 
+// With another consumer in the pool one has three quarters of the workers. When the other stops it has all, at once, also at the partitions that no worker
+// was let go to.
+func TestWhoIsLeftHasAllTheSharedWorkers(t *testing.T) {
+	for name, order := range orderings {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "many:4 few:4", func(b *bed) {
+				var c crowd
+				g := b.gate()
+				w := retriable.NewWorkers(4)
+				start := func(topic string) *running {
+					return b.start(topic, retriable.SharedWorkers(w), retriable.Topic(topic, handles(func(*retriable.Message) error {
+						defer c.enter(topic)()
+						g.wait()
+						return nil
+					}), none(), retriable.Ordering(order)))
+				}
+				many, few := start("many"), start("few")
+				b.flood("many", 4, 400)
+				pass(5 * time.Second)
+				of, _ := c.mostOf("many")
+				wantEqual(t, "at once, beside another consumer", of, 3)
+				few.clean()
+				pass(time.Second)
+				of, _ = c.mostOf("many")
+				wantEqual(t, "at once, alone", of, 4)
+				g.open()
+				b.until("all are done", 10*time.Second, func() bool { return many.Stats().Handled == 400 })
+				many.clean()
+			})
+		})
+	}
+}
+
 func TestSharedWorkersAreUsedAgain(t *testing.T) {
 	bubble(t, "orders", func(b *bed) {
 		var l ledger

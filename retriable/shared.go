@@ -31,7 +31,7 @@ func (pl *pool) host(g *guest) {
 	pl.guests = append(pl.guests, g)
 }
 
-// dismiss forgets it. The lock is held.
+// dismiss forgets it: who is left alone may have all workers, also at partitions that it was at its bound for. The lock is held.
 func (pl *pool) dismiss(g *guest) {
 	kept := pl.guests[:0]
 	for _, h := range pl.guests {
@@ -41,6 +41,7 @@ func (pl *pool) dismiss(g *guest) {
 	}
 	clear(pl.guests[len(kept):])
 	pl.guests = kept
+	pl.updateAll()
 }
 
 // mayHave reports whether a consumer may have one more worker: of several none has more than three quarters. The lock is held.

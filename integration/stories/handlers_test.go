@@ -481,3 +481,38 @@ func TestAGateWaitsForTheDownstream(t *testing.T) {
 	l.each(b, slices.Concat(numbered("n", n), numbered("other-", 100)), 1)
 	b.wantAllCommitted(group, base)
 }
+
+// Two consumers have one pool of four workers: never more than four run, never four of one beside the other, and who has little does not wait for who has much.
+func TestTwoConsumersShareTheirWorkers(t *testing.T) {
+	const much, little = 800, 40
+	b := story(t, time.Minute)
+	var c breadth
+	w := retriable.NewWorkers(4)
+	start := func(name string) (string, *running) {
+		topic := b.topic(name, 4)
+		return topic, b.start(b.name(name), retriable.SharedWorkers(w), retriable.Topic(topic, handles(func(*retriable.Message) error {
+			defer c.enter(name, "all")()
+			b.pass(10 * time.Millisecond)
+			return nil
+		}), retriable.NoDeadLetters()))
+	}
+	big, many := start("many")
+	small, few := start("few")
+	b.send(big, numbered("m", much)...)
+	b.await("the many run", 20*time.Second, func() bool { return many.Stats().Handled > 20 })
+	b.send(small, numbered("f", little)...)
+	b.await("the few are done", 20*time.Second, func() bool { return few.Stats().Handled == little })
+	before := many.Stats().Handled
+	few.clean()
+	b.await("the many are done", 30*time.Second, func() bool { return many.Stats().Handled == much })
+	many.clean()
+	t.Logf("the few were done when %d of %d of the many were; at once: %v", before, much, c.top)
+	if before >= much {
+		t.Error("the few waited for all of the many")
+	}
+	if c.top["all"] != 4 || c.top["many"] > 3 || c.top["few"] > 3 {
+		t.Errorf("at once: %v, want 4 in all and at most 3 of each", c.top)
+	}
+	b.wantAllCommitted(b.name("many"), big)
+	b.wantAllCommitted(b.name("few"), small)
+}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -589,4 +591,141 @@ func TestALastCommitThatMustWaitIsTriedAgain(t *testing.T) {
 			wantEqual(b.T, "committed", b.committed("g", "orders", 0), b.cluster.PartitionInfo("orders", 0).HighWatermark)
 		}
 	})
+}
+
+// silence has the broker answer no commit for so long: those of one member, or of all if it is empty.
+func (b *bed) silence(member string, d time.Duration) {
+	until := time.Now().Add(d)
+	b.cluster.ControlKey(int16(kmsg.OffsetCommit), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		if member == "" || kreq.(*kmsg.OffsetCommitRequest).MemberID == member {
+			b.cluster.SleepControl(func() { time.Sleep(time.Until(until)) })
+		}
+		return nil, nil, false
+	})
+}
+
+// behindOthers are the two ways in which a last commit may find the committer.
+var behindOthers = map[string]time.Duration{"alone": time.Hour, "behind others": 100 * time.Millisecond}
+
+// A last commit that is not answered within its own time is made again while there is time left of the drain.
+func TestALastCommitThatIsNotAnsweredIsTriedAgain(t *testing.T) { // I5
+	for name, interval := range behindOthers {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders:2", func(b *bed) {
+				c := b.start("g", retriable.CommitInterval(interval), retriable.Kafka(kgo.SessionTimeout(time.Minute)),
+					retriable.Topic("orders", retriable.HandlerFunc(done), retriable.NoDeadLetters()))
+				b.silence("", 9*time.Second)
+				b.flood("orders", 2, 20)
+				pass(time.Second)
+				began := time.Now()
+				c.clean()
+				if took := time.Since(began); took < 7*time.Second || took > 12*time.Second {
+					t.Errorf("the stop took %v", took)
+				}
+				for p := range int32(2) {
+					wantEqual(t, "committed", b.committed("g", "orders", p), 10)
+				}
+			})
+		})
+	}
+}
+
+// A last commit of a revoke that fails, be it that the committer never came to it, is told: by the hook and by the log.
+func TestALastCommitOfARevokeThatFailsIsTold(t *testing.T) {
+	for name, interval := range behindOthers {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders:2", func(b *bed) {
+				var h events
+				topic := retriable.Topic("orders", handles(func(m *retriable.Message) error {
+					if string(m.Value) == "slow" {
+						time.Sleep(1500 * time.Millisecond)
+					}
+					return nil
+				}), retriable.NoDeadLetters())
+				session := retriable.Kafka(kgo.SessionTimeout(time.Minute))
+				one := b.begin("g", topic, session, retriable.CommitInterval(interval), retriable.DrainTimeout(3*time.Second), retriable.Hooks(&h))
+				b.flood("orders", 2, 20)
+				pass(time.Second)
+				b.produce("orders", 0, "slow")
+				b.produce("orders", 1, "slow")
+				two := b.begin("g", topic, session)
+				pass(500 * time.Millisecond) // one of the partitions drains
+				b.silence(one.member(), 9*time.Second)
+				b.produce("orders", 0, "more")
+				b.produce("orders", 1, "more")
+				b.until("both own one", time.Minute, func() bool { return len(one.Stats().Partitions) == 1 && len(two.Stats().Partitions) == 1 })
+				taken := two.Stats().Partitions[0].Partition
+				var last retriable.Committed
+				for _, e := range list(&h, &h.commits) {
+					if e.Partition == taken {
+						last = e
+					}
+				}
+				if last.Offset != 11 || last.Err == nil {
+					t.Errorf("the hook was told %+v of the last commit", last)
+				}
+				if lines := b.log.lines("level=WARN", "the last commit of partitions that were taken away failed", fmt.Sprintf("orders/%d at offset 11", taken)); len(lines) != 1 {
+					t.Errorf("%d lines tell of it: %s", len(lines), b.log)
+				}
+				two.clean()
+				one.clean()
+				for p := range int32(2) { // be it that the broker took it late
+					wantEqual(t, "committed in the end", b.committed("g", "orders", p), 12)
+				}
+			})
+		})
+	}
+}
+
+// The group's offsets have expired, as they do after a while without a member: a base topic begins where StartAt says, a retry topic at its start.
+func TestAGroupWhoseOffsetsExpiredBeginsAnew(t *testing.T) {
+	for name, c := range map[string]struct {
+		opts []retriable.TopicOption
+		want string
+	}{
+		"by itself":  {want: "0 1 2 3 4 5 6 7 8 9 again new"},
+		"at its end": {opts: []retriable.TopicOption{retriable.StartAt(kgo.NewOffset().AtEnd())}, want: "again new"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders orders.retry", func(b *bed) {
+				var l ledger
+				start := func() *running {
+					return b.start("g", retriable.Topic("orders", handles(func(m *retriable.Message) error {
+						l.note(m)
+						if string(m.Value) == "again" && m.Attempt == 1 {
+							return errNo
+						}
+						return nil
+					}), append(c.opts, none(), retriable.RetryTopic("orders.retry"), retriable.Backoff(retriable.Constant(time.Second)))...))
+				}
+				r := start()
+				b.produce("orders", 0, append(seq(10), "again")...)
+				pass(5 * time.Second)
+				wantEqual(t, "deliveries before", len(l.all()), 12)
+				r.clean()
+				if _, err := b.admin().DeleteGroup(b.Context(), "g"); err != nil {
+					t.Fatal(err)
+				}
+				wantEqual(t, "committed", b.committed("g", "orders", 0), -1)
+				before := len(l.all())
+				r = start()
+				pass(3 * time.Second)
+				b.produce("orders", 0, "new")
+				pass(5 * time.Second)
+				r.clean()
+				second := map[string]bool{}
+				for _, d := range l.all()[before:] {
+					if d.value == "again" && d.attempt == 1 { // it fails once more
+						wantEqual(t, "where it was read", d.source.Topic, "orders")
+						continue
+					}
+					second[d.value] = true
+				}
+				wantEqual(t, "delivered after", strings.Join(slices.Sorted(maps.Keys(second)), " "), c.want)
+				wantEqual(t, "committed", b.committed("g", "orders", 0), 12)
+				wantEqual(t, "committed of the retry topic", b.committed("g", "orders.retry", 0), int64(len(b.read("orders.retry"))))
+			})
+		})
+	}
 }

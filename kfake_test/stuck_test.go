@@ -27,6 +27,7 @@ func TestWhatHoldsTheCommitIsNamed(t *testing.T) {
 		{retriable.ReasonProducing, "k=fails", 1, []string{"level=WARN", "reason=producing", "written to", "orders.retry"}},
 		{retriable.ReasonPostponed, "k=later", 1, []string{"level=DEBUG", "reason=postponed", "until="}},
 		{retriable.ReasonHeld, "k=held", 2, []string{"level=DEBUG", "reason=held", "until="}},
+		{retriable.ReasonJoining, "k=half", 1, []string{"level=DEBUG", "reason=joining"}}, // a chunk waits for the rest of its message
 	} {
 		t.Run(string(c.reason), func(t *testing.T) {
 			bubble(t, "orders:2 orders.retry:1", func(b *bed) {
@@ -58,7 +59,9 @@ func TestWhatHoldsTheCommitIsNamed(t *testing.T) {
 				case retriable.ReasonHeld:
 					topic = "orders.retry"
 					b.send(retry(c.value, 3*time.Minute))
-				case retriable.ReasonRunning, retriable.ReasonPostponed, retriable.ReasonProducing, retriable.ReasonJoining:
+				case retriable.ReasonJoining:
+					b.send(part("m", 2, 0, c.value))
+				case retriable.ReasonRunning, retriable.ReasonPostponed, retriable.ReasonProducing:
 					b.produce("orders", 0, c.value)
 				}
 				began := time.Now()

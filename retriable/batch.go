@@ -128,7 +128,7 @@ func (p *partition) ripe() bool {
 		return false
 	}
 	due := oldest + p.t.batch.wait.Milliseconds()
-	if n >= p.t.batch.size || due <= time.Now().UnixMilli() {
+	if n >= p.t.batch.size || due <= p.c.now().UnixMilli() {
 		return true
 	}
 	p.ripens = due

@@ -3,6 +3,7 @@ package retriable
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -63,20 +64,38 @@ func (c *Consumer) commitNow(ctx context.Context, parts []*partition, last bool)
 	case c.commits <- r:
 		return <-r.done
 	case <-ctx.Done():
-		return ctx.Err()
+		return errNotAsked
 	}
 }
 
-// lastCommit commits what was finished when the partitions were fenced. While a rebalance is under way the broker may say not yet: then
-// again, within the time that is left, or at least once.
+// errNotAsked is that the committer was busy for all of the time that a commit had.
+var errNotAsked = fmt.Errorf("the commits before it have not been answered: %w", context.DeadlineExceeded)
+
+// notAsked is the error of a last commit to which the committer has not come.
+func (c *Consumer) notAsked(parts []*partition) error {
+	var errs []error
+	for _, p := range parts {
+		if s, ok := p.snapshot(true); ok {
+			errs = append(errs, &CommitError{Topic: p.topic, Partition: p.partition, Offset: s.at.Offset, Err: errNotAsked, mark: s.mark})
+			p.answered(s, errNotAsked, 0)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// lastCommit commits what was finished when the partitions were fenced. While a rebalance is under way the broker may say not yet, and it, or the
+// committer, may be too busy: then again, within the time that is left, or at least once.
 func (c *Consumer) lastCommit(parts []*partition, left time.Duration) error {
 	ctx, cancel := context.WithTimeout(c.base, max(left, 0)+c.set.commitTimeout())
 	defer cancel()
 	began := time.Now()
 	for {
 		err := c.commitNow(ctx, parts, true)
+		if err == errNotAsked { //nolint:errorlint // our own, from commitNow
+			err = c.notAsked(parts)
+		}
 		serious := withoutMarks(err)
-		if err == nil || !again(err) || serious == nil && time.Since(began) >= c.set.commitTimeout() {
+		if err == nil || !again(err) && !unanswered(err) || serious == nil && time.Since(began) >= c.set.commitTimeout() {
 			return serious
 		}
 		select {
@@ -103,6 +122,11 @@ func withoutMarks(err error) error {
 func again(err error) bool {
 	return errors.Is(err, kerr.RebalanceInProgress) || errors.Is(err, kerr.CoordinatorLoadInProgress) ||
 		errors.Is(err, kerr.CoordinatorNotAvailable) || errors.Is(err, kerr.NotCoordinator) || errors.Is(err, kerr.RequestTimedOut)
+}
+
+// unanswered reports whether nobody knows what came of a commit.
+func unanswered(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || kgo.IsRetryableBrokerErr(err)
 }
 
 // commit writes the watermarks that have moved. It runs on the committer alone.
@@ -267,7 +291,7 @@ func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	if errors.Is(err, kerr.UnknownTopicID) {
 		p.c.renewer.add(p.topic, &p.c.renewer.consumed) // the topic was made anew; old brokers do not tell by a fetch
 	}
-	if first && !again(err) {
+	if first && !s.last && !again(err) {
 		p.c.log.Warn("retriable: a commit is refused; it is tried again with every interval", "error", err)
 	}
 	e := Committed{Topic: p.topic, Partition: p.partition, Offset: s.at.Offset, Took: took, Cut: s.cut, Err: err}

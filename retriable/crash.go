@@ -45,7 +45,7 @@ func (p *partition) takeOver(m watermark.Map, offset int64) {
 	if p.c.set.maxCrashes == 0 || m.Clean || offset >= p.end {
 		return
 	}
-	p.crash.suspect, p.crash.end, p.crash.taken = true, p.end, time.Now()
+	p.crash.suspect, p.crash.end, p.crash.taken = true, p.end, p.c.now()
 	count, moved, noted, ok := readNotes(m.Notes, offset)
 	if !ok {
 		return // it has moved since the takeover before
@@ -99,7 +99,7 @@ func readNotes(b []byte, offset int64) (count int, moved bool, noted int64, ok b
 
 // suspects are the partitions any of which may hold what ended the process, and whether there is reason to be careful with them.
 func (c *Consumer) suspects() (all []*partition, reason bool) {
-	now := time.Now()
+	now := c.now()
 	for _, p := range c.partitions() {
 		if p.suspected(now) {
 			all = append(all, p)
@@ -127,7 +127,7 @@ func (p *partition) suspected(now time.Time) bool {
 // takeCare makes the suspects careful if there is reason to, and ends it if there is none.
 func (c *Consumer) takeCare() {
 	all, careful := c.suspects()
-	now, fresh := time.Now(), 0
+	now, fresh := c.now(), 0
 	for _, p := range all {
 		p.mu.Lock()
 		if careful && !p.careful.Load() {
@@ -189,7 +189,7 @@ func (p *partition) note(offset int64) bool {
 	p.mu.Unlock()
 	p.tellNotes()
 	p.mu.Lock()
-	p.crash.running = time.Now()
+	p.crash.running = p.c.now()
 	p.mu.Unlock()
 	return p.stage.Load() == live
 }

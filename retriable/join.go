@@ -122,6 +122,9 @@ func (in *intake) join(i int, r *kgo.Record) *kgo.Record {
 // wait leaves a chunk to those of its message. The fetched batch is not needed for it.
 func (in *intake) wait(i int) {
 	it := in.item(i)
+	if it.keyed {
+		it.hash = uint16(laneHash(it.rec.Key)) // what it waits for has the same
+	}
 	in.run.setApart(i)
 	it.rec, it.in = nil, inHeap
 	it.Set(watermark.Joining)
@@ -167,7 +170,7 @@ func (c *Consumer) watchChunks() {
 func (c *Consumer) giveUpChunks() {
 	var expired []*wire.Rejection
 	c.gate.shut(func() {
-		expired = c.joiner.Expire(time.Now())
+		expired = c.joiner.Expire(c.now())
 		c.watchChunks()
 	})
 	for _, r := range expired {

@@ -156,7 +156,10 @@ func (c *Consumer) twice(offsets map[string]map[int32]kgo.Offset) (parts []*part
 }
 
 func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]int32) {
-	c.giveUp(c.owned(m), ErrRevoked, c.set.drainInRevoke(), false)
+	if out := c.giveUp(c.owned(m), ErrRevoked, c.set.drainInRevoke(), false); out.err != nil {
+		c.log.Warn("retriable: the last commit of partitions that were taken away failed; what has finished since the commit before is delivered again",
+			"error", out.err)
+	}
 }
 
 func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {

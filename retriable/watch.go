@@ -26,8 +26,9 @@ func (c *Consumer) watch(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case now := <-tick.C:
-			c.pool.sample(now)
+		case at := <-tick.C:
+			c.pool.sample(at)
+			now := c.now()
 			c.watchCare(now)
 			for _, p := range c.partitions() {
 				if o, told := p.watch(now); told {
@@ -93,7 +94,7 @@ func (c *Consumer) tellStuck(p *partition, o Oldest) {
 		"record",
 		Position{p.topic, p.partition, o.Offset},
 		"reason", string(o.Reason), "reason since", o.ReasonSince,
-		"attempt", o.Attempt, "age", time.Since(o.Since).Round(time.Second), "since", o.Since,
+		"attempt", o.Attempt, "age", c.now().Sub(o.Since).Round(time.Second), "since", o.Since,
 	}
 	if o.KeyHash != 0 {
 		args = append(args, "key hash", fmt.Sprintf("%04x", o.KeyHash)) // which tells its lane

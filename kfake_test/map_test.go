@@ -177,3 +177,33 @@ func TestAnAllowanceOfLessMetadataIsLearned(t *testing.T) {
 		r.clean()
 	})
 }
+
+// A broker that takes no map at all, or seems to, is told of too, though no commit would say anything new: the hooks and Stats learn that what is
+// finished above the watermark would come again.
+func TestAMapThatIsLeftOutIsTold(t *testing.T) {
+	bubble(t, "orders", func(b *bed) {
+		var e events
+		release := make(chan struct{})
+		r := b.begin("g", patient(), retriable.MaxCrashes(0), retriable.Hooks(&e), retriable.Topic("orders", handles(func(m *retriable.Message) error {
+			if m.Offset == 0 {
+				<-release
+			}
+			return nil
+		}), retriable.Ordering(retriable.Unordered), none()))
+		refused := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Group: "g", Err: kerr.OffsetMetadataTooLarge, Count: 2}) // the map, and without it
+		b.produce("orders", 0, seq(3)...)
+		time.Sleep(5 * time.Second)
+		wantEqual(t, "refused", refused.Hits(), 2)
+		wantEqual(t, "watermark", r.partition("orders", 0).Watermark, 0)
+		told := 0
+		for _, c := range list(&e, &e.commits) {
+			if c.Cut && c.Err == nil {
+				told++
+			}
+		}
+		wantEqual(t, "told by hooks", told, 1)
+		wantEqual(t, "told by Stats", r.Stats().MapCuts, 1)
+		close(release)
+		r.clean()
+	})
+}

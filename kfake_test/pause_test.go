@@ -165,3 +165,27 @@ func TestPausedReadsNoMore(t *testing.T) {
 		r.clean()
 	})
 }
+
+// The tiers of a topic are part of it: what is due there does not start either.
+func TestPauseTakesTiersAlong(t *testing.T) {
+	bubble(t, "orders orders.retry orders.10s", func(b *bed) {
+		var l ledger
+		h := handles(func(m *retriable.Message) error {
+			if l.note(m); m.Attempt == 1 {
+				return errors.New("not yet")
+			}
+			return nil
+		})
+		r := b.begin("billing", retriable.Topic("orders", h, retriable.NoDeadLetters(), retriable.RetryTopic("orders.retry"),
+			retriable.RetryTier("orders.10s", 10*time.Second), retriable.Backoff(retriable.Constant(10*time.Second))))
+		b.produce("orders", 0, "again")
+		pass(5 * time.Second)
+		r.Pause("orders")
+		pass(time.Minute)
+		wantEqual(t, "calls while it is paused", len(l.all()), 1)
+		r.Resume("orders")
+		b.until("it is tried again", 10*time.Second, func() bool { return len(l.all()) == 2 })
+		wantEqual(t, "where from", l.all()[1].source.Topic, "orders.10s")
+		r.clean()
+	})
+}

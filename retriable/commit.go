@@ -267,7 +267,7 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 		s.mark = offset <= p.committed && text == p.text
 	}
 	s.text, s.cut = p.encodeMap(offset, limit, last)
-	return s, offset > p.committed || s.text != p.text
+	return s, offset > p.committed || s.text != p.text || s.cut && !p.cutting // what is left out is told, though nothing else be new
 }
 
 // answered takes the broker's answer for one partition.

@@ -1,5 +1,7 @@
 package retriable
 
+import "slices"
+
 // pauses is what Pause and Resume have asked for. It outlives assignments, and may be asked for before there are any. The gate guards it.
 type pauses struct {
 	all   bool
@@ -7,8 +9,8 @@ type pauses struct {
 }
 
 // Pause stops the topics: nothing of them starts any more, be it fetched or held already, and nothing more is fetched. What runs ends, is
-// settled and committed. Without names it stops all. The name of a base topic takes its retry topic along, as does the pattern of a
-// [TopicRegexp], which stands for all its topics; a retry topic can be paused alone.
+// settled and committed. Without names it stops all. The name of a base topic takes its retry topic and tiers along, as does the pattern of a
+// [TopicRegexp], which stands for all its topics; a retry topic or a tier can be paused alone.
 //
 // Pause lasts until [Consumer.Resume], across rebalances, and may be called before Run. It is the member's own: others of the group go on.
 // Due times, attempts and commits are as ever, the group keeps its heartbeat, and Health finds nothing wrong. It returns at once; a
@@ -31,8 +33,10 @@ func (c *Consumer) setPauses(topics []string, on bool) {
 			c.pauses.named[name] = on
 			if t := c.known(name); t == nil {
 				c.log.Warn("retriable: Pause or Resume of a topic that is not consumed", "topic", name)
-			} else if t.retry != "" && name != t.retry {
-				c.pauses.named[t.retry] = on
+			} else if !slices.Contains(t.retries(), name) {
+				for _, retry := range t.retries() {
+					c.pauses.named[retry] = on
+				}
 			}
 		}
 		parts = c.partitions()

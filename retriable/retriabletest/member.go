@@ -111,8 +111,8 @@ func (m *Member) Crash() { m.now.die() }
 
 func (l *life) die() {
 	l.seen = true
+	l.network.cut() // first: what handlers return because of the crash must not reach the broker
 	l.crash(ErrCrashed)
-	l.network.cut()
 	l.stop()
 }
 

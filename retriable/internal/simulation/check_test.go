@@ -35,22 +35,36 @@ type checker struct {
 
 // tenure is one partition at one member, from its assignment until it was given up.
 type tenure struct {
-	life     int
-	lot      lot
-	at       int64 // where reading began
-	claims   []run
-	from, to time.Duration
-	over     bool // it was given up
-	lost     bool
-	crashed  bool
-	refused  bool          // its last commit was
-	accepted time.Duration // its last commit that was
+	life      int
+	lot       lot
+	at        int64 // where reading began
+	claims    []run
+	from, to  time.Duration
+	over      bool // it was given up
+	lost      bool
+	crashed   bool
+	cancelled time.Duration // when handlers' contexts ended with the drain; never, if they did not
+	refused   bool          // its last commit was
+	sent      saying        // by its last commit
+	says      saying        // by its last commit that was accepted
+}
+
+// saying is what a commit says is resolved.
+type saying struct {
+	below int64
+	runs  []run
+	cut   bool // not all that was fitted its metadata
+}
+
+func (s saying) tells(offset int64) bool {
+	return offset < s.below || slices.ContainsFunc(s.runs, func(r run) bool { return r.holds(offset) })
 }
 
 // telling is that a consumer was told that a record is resolved.
 type telling struct {
-	life int // 0: any
+	by   *tenure // nil: of any that had the partition then
 	at   time.Duration
+	runs bool // by a handler's return, which does not count once its context has ended
 }
 
 // start is one call of a handler.
@@ -82,12 +96,15 @@ func (c *checker) index() {
 			if t != nil && !t.over {
 				c.bad("I3: %v was assigned to m%d twice", e.place.lot(), e.life)
 			}
-			t = &tenure{life: e.life, lot: e.place.lot(), at: e.place.offset, claims: e.runs, from: e.at, to: never, accepted: -1}
+			t = &tenure{life: e.life, lot: e.place.lot(), at: e.place.offset, claims: e.runs, from: e.at, to: never, cancelled: never}
 			holds[e.life][t.lot] = t
 			c.tenures = append(c.tenures, t)
 		case drained:
 			if t != nil {
 				t.over, t.lost, t.to = true, e.flag, e.at
+				if took := time.Duration(e.count); took >= c.drain {
+					t.cancelled = e.at - took + c.drain
+				}
 			}
 		case crashed:
 			for _, t := range holds[e.life] {
@@ -95,10 +112,18 @@ func (c *checker) index() {
 					t.crashed, t.to = true, e.at
 				}
 			}
+		case commits:
+			if t != nil {
+				t.sent = saying{below: e.place.offset, runs: e.runs}
+			}
 		case committed:
+			if e.cut && !c.narrow {
+				c.bad("I5: m%d left out at %v what is finished above it, and no broker had refused it", e.life, e.place)
+			}
 			if t != nil {
 				if t.refused = e.flag; !e.flag {
-					t.accepted = e.at
+					t.says = t.sent
+					t.says.cut = e.cut
 				}
 			}
 		case began:
@@ -115,21 +140,21 @@ func (c *checker) index() {
 					s.outcome = e.outcome
 				}
 			}
-			if !e.flag && (e.outcome == succeeds || e.outcome == dropped) {
-				c.resolve(e.life, e.place, e.at)
+			if s := running[e.life][e.place]; s != nil && !e.flag && (e.outcome == succeeds || e.outcome == dropped) {
+				c.resolve(e.place, telling{by: s.tenure, at: e.at, runs: true})
 			}
 		case retried, buried:
-			c.resolve(e.life, e.place, e.at)
+			c.resolve(e.place, telling{by: t, at: e.at})
 		case gaveUp:
 			for i := range e.count {
-				c.resolve(e.life, place{e.place.topic, e.place.partition, e.place.offset + i}, e.at)
+				c.resolve(place{e.place.topic, e.place.partition, e.place.offset + i}, telling{by: t, at: e.at})
 			}
-		case commits, cut, fault:
+		case cut, fault:
 		}
 	}
 	for i, w := range c.copies {
 		if first := c.movedFrom(i); first >= 0 {
-			c.resolve(0, c.copies[first].place, w.at)
+			c.resolve(c.copies[first].place, telling{at: w.at})
 		}
 	}
 }
@@ -147,17 +172,18 @@ func (c *checker) movedFrom(i int) int {
 	return found
 }
 
-func (c *checker) resolve(life int, p place, at time.Duration) {
-	c.told[p] = append(c.told[p], telling{life, at})
-	if was, ok := c.resolved[p]; !ok || at < was {
-		c.resolved[p] = at
+func (c *checker) resolve(p place, w telling) {
+	c.told[p] = append(c.told[p], w)
+	if was, ok := c.resolved[p]; !ok || w.at < was {
+		c.resolved[p] = w.at
 	}
 }
 
-// within says when a record was first resolved within a tenure: what an earlier owner was told, a later one does not know.
+// within says when a record was first resolved within a tenure: what an earlier owner was told, a later one does not know. Where a handler returned
+// in the very moment in which its context ended, nobody can say which came first: that resolves nothing for sure.
 func (c *checker) within(t *tenure, p place) (at time.Duration, ok bool) {
 	for _, w := range c.told[p] {
-		if (w.life == t.life || w.life == 0) && w.at >= t.from && (!ok || w.at < at) {
+		if (w.by == t || w.by == nil && w.at >= t.from) && !(w.runs && w.at == t.cancelled) && (!ok || w.at < at) {
 			at, ok = w.at, true
 		}
 	}
@@ -424,13 +450,22 @@ func (c *checker) explain(first, again *start) string {
 		return "its first owner had not given it up"
 	case !resolved || when > a.to:
 		return "" // abandoned at the end of the drain, or its copy was not acked
-	case a.refused || a.accepted < when:
-		if !a.refused && a.accepted < when {
-			return "it was resolved, and no commit told"
+	case a.says.tells(first.place.offset):
+		if c.cutSince(a, b, first.place.offset) {
+			return ""
 		}
+		return "its first owner had committed it"
+	case a.refused, a.says.cut:
 		return ""
 	}
-	return "its first owner had committed it"
+	return "it was resolved, and no commit told"
+}
+
+// cutSince reports whether an owner between two others could not pass on all that it knew.
+func (c *checker) cutSince(a, b *tenure, offset int64) bool {
+	return slices.ContainsFunc(c.tenures, func(t *tenure) bool {
+		return t.lot == a.lot && t.from >= a.from && t.to <= b.from && t.says.cut && !t.says.tells(offset)
+	})
 }
 
 // troubled reports whether the plan did something to a member, or to all, since it was given a partition.

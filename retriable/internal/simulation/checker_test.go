@@ -110,6 +110,16 @@ func TestTheCheckerFindsWhatIsBroken(t *testing.T) {
 		"other bytes than were produced":   {func(h *history) { at(h, began, "orders", 0).text = "its key is \"x\"" }, "its key is"},
 		"a second owner beside the first":  {func(h *history) { h.takeOver(0); at(h, drained, "orders", 0).kind = fault; h.calm() }, "had not given it up"},
 		"resolved, and no commit tells it": {func(h *history) { h.takeOver(0); at(h, committed, "orders", 0).kind = "" }, "no commit told"},
+		"its commit leaves it out":         {func(h *history) { h.takeOver(0); at(h, commits, "orders", 0).place.offset = 0 }, "no commit told"},
+		"left out, for no reason":          {func(h *history) { at(h, committed, "orders", 0).cut = true }, "no broker had refused it"},
+		"left out, and told all the same": {func(h *history) {
+			h.takeOver(0)
+			h.narrow, at(h, committed, "orders", 0).cut = true, true
+		}, "its first owner had committed it"},
+		"resolved a moment before its drain was over": {func(h *history) {
+			h.overrun()
+			at(h, ended, "orders", 0).at -= time.Microsecond
+		}, "no commit told"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := good()
@@ -128,6 +138,32 @@ func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
 		"its owner crashed":     func(h *history) { h.replace(drained, crashed) },
 		"the partition is lost": func(h *history) { h.each(drained, func(e *event) { e.flag = true }) },
 		"its commit is refused": func(h *history) { h.each(committed, func(e *event) { e.flag = true }) },
+		"its commit had no room for it": func(h *history) {
+			h.narrow = true
+			h.each(commits, func(e *event) { e.place.offset = 0 })
+			h.each(committed, func(e *event) { e.cut = true })
+		},
+		"an owner after the first had no room for it": func(h *history) {
+			h.narrow = true
+			p := place{"orders", 0, 0}
+			h.events = slices.Insert(h.events, 15,
+				event{at: 45e6, kind: assigned, life: 3, place: place{"orders", 0, 2}},
+				event{at: 46e6, kind: commits, life: 3, place: p},
+				event{at: 46e6, kind: committed, life: 3, place: p, cut: true},
+				event{at: 48e6, kind: drained, life: 3, place: p})
+		},
+		"it returned in the moment in which its drain was over": func(h *history) { h.overrun() },
+		"it had resolved it in the moment in which it got it again": func(h *history) {
+			p := place{"orders", 0, 0}
+			h.each(committed, func(e *event) { e.flag = true })
+			h.events = slices.Insert(h.events, 15,
+				event{at: 40e6, kind: assigned, life: 1, place: p},
+				event{at: 40e6, kind: began, life: 1, place: p, id: "a", key: "k", attempt: 1, clock: 41},
+				event{at: 43e6, kind: ended, life: 1, place: p, id: "a", outcome: succeeds, flag: true},
+				event{at: 43e6, kind: drained, life: 1, place: p})
+			at := &h.events[3]
+			at.at = 40e6
+		},
 		"only an earlier owner, who crashed, had resolved it": func(h *history) {
 			p := place{"orders", 0, 0}
 			h.replace(drained, crashed)
@@ -160,6 +196,17 @@ func (h *history) takeOver(from int64) *event {
 		event{at: 51e6, kind: began, life: 2, place: p, id: "a", key: "k", attempt: 1, clock: 51},
 		event{at: 52e6, kind: ended, life: 2, place: p, id: "a", attempt: 1, outcome: succeeds})
 	return &h.events[n]
+}
+
+// overrun has a return in the very moment in which the drain of its partition is over, untold by any commit, and a second member begin there.
+func (h *history) overrun() {
+	h.drain = 20 * time.Millisecond
+	h.each(commits, func(e *event) { e.place.offset = 0 })
+	h.each(drained, func(e *event) { e.count = int64(h.drain) })
+	h.events[3].at = 40 * time.Millisecond
+	if h.events[len(h.events)-1].life == 1 {
+		h.takeOver(0)
+	}
 }
 
 func (h *history) each(k kind, f func(*event)) {

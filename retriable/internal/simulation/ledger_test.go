@@ -28,7 +28,7 @@ type kind string
 
 const (
 	assigned  kind = "assigned"  // place: where reading begins; runs: what the commit's map says is done
-	drained   kind = "drained"   // a partition was given up; flag: lost
+	drained   kind = "drained"   // a partition was given up; flag: lost; count: how long that took
 	began     kind = "began"     // a handler, at place
 	ended     kind = "ended"     // … with outcome; flag: its context had ended
 	retried   kind = "retried"   // the copy of the record at place was acked
@@ -59,6 +59,7 @@ type event struct {
 	clock   int64 // by the member's own clock, in ms
 	outcome ending
 	flag    bool
+	cut     bool // of committed: not all that is finished fitted
 	count   int64
 	text    string
 }
@@ -83,6 +84,9 @@ func (e event) String() string {
 	if e.flag {
 		s += map[kind]string{drained: " lost", ended: " too late", committed: " refused"}[e.kind]
 	}
+	if e.cut {
+		s += " cut"
+	}
 	if e.text != "" {
 		s += " " + e.text
 	}
@@ -99,8 +103,10 @@ type history struct {
 	copies  []written
 	letters []written
 	events  []event
-	wedged  string // why not everything was committed in the end, if so
-	parked  bool   // the broker has not let any member join for half an hour
+	drain   time.Duration // how long handlers may run on in partitions that are given up
+	narrow  bool          // a broker has refused metadata for its size
+	wedged  string        // why not everything was committed in the end, if so
+	parked  bool          // the broker has not let any member join for half an hour
 }
 
 // written is a record in a topic.

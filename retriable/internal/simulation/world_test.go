@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -441,7 +442,10 @@ func (w *world) history() *history {
 	w.mu.Lock()
 	base := slices.Clone(w.base)
 	w.mu.Unlock()
-	h := &history{most: w.maxAttempts, keyed: w.order == retriable.ByKey, inTurn: w.order == retriable.ByPartition, moves: w.maxHeld < 100, base: base}
+	h := &history{
+		most: w.maxAttempts, keyed: w.order == retriable.ByKey, inTurn: w.order == retriable.ByPartition, moves: w.maxHeld < 100, base: base, drain: w.drain,
+		narrow: slices.ContainsFunc(w.steps, func(s step) bool { return s.err == kerr.OffsetMetadataTooLarge }),
+	}
 	for _, r := range w.k.Records("orders.retry") {
 		at := place{r.Topic, r.Partition, r.Offset}
 		if rec, ok := w.copies[at]; ok {
@@ -583,7 +587,7 @@ func decode(text string, offset int64) (runs []run) {
 
 // OnDrained and the others write the ledger, until the member has crashed.
 func (m *member) OnDrained(d retriable.Drained) {
-	m.write(event{kind: drained, life: m.no, place: m.w.owned(m.no, d.Topic, d.Partition), flag: d.Lost, text: fmt.Sprintf("after %v, abandoned %d", d.Took, d.Abandoned)})
+	m.write(event{kind: drained, life: m.no, place: m.w.owned(m.no, d.Topic, d.Partition), flag: d.Lost, count: int64(d.Took), text: fmt.Sprintf("after %v, abandoned %d", d.Took, d.Abandoned)})
 	if d.Abandoned > 0 {
 		m.w.meet("abandoned")
 	}
@@ -609,7 +613,7 @@ func (m *member) OnDropped(d retriable.Dropped) {
 func (m *member) OnCommitted(c retriable.Committed) {
 	at := m.w.owned(m.no, c.Topic, c.Partition)
 	at.offset = c.Offset
-	e := event{kind: committed, life: m.no, place: at, flag: c.Err != nil}
+	e := event{kind: committed, life: m.no, place: at, flag: c.Err != nil, cut: c.Cut}
 	if c.Err != nil {
 		e.text = c.Err.Error()
 		m.w.meet("a commit was refused")

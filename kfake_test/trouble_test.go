@@ -1034,3 +1034,48 @@ func TestPartitionsThatAreAddedAreConsumed(t *testing.T) {
 		c.clean()
 	})
 }
+
+// Of a group's members only those that had some of a topic see at once that it was made anew. Another may be given it then, who knows only the topic that
+// is gone, and asks for its commits in vain.
+func TestATopicMadeAnewIsConsumedByWhoeverIsGivenIt(t *testing.T) {
+	skipForKgosRace(t)
+	for _, away := range []time.Duration{0, 2 * time.Second, time.Minute} {
+		for name, kafka := range map[string]kgo.Opt{
+			"cooperative": kgo.Balancers(kgo.CooperativeStickyBalancer()), "eager": kgo.Balancers(kgo.RoundRobinBalancer()), "KIP-848": kgo.ServerSideBalancer(),
+		} {
+			for who, had := range []string{"the first", "the second"} { // the first is the leader of a classic group
+				t.Run(fmt.Sprintf("%s, gone for %v from %s", name, away, had), func(t *testing.T) {
+					bubble(t, "orders payments", func(b *bed) {
+						var d diary
+						start := func() *running {
+							return b.begin("g", retriable.Kafka(kafka), retriable.Defaults(retriable.NoDeadLetters()),
+								retriable.Topic("orders", d.handler("", done)), retriable.Topic("payments", d.handler("", done)))
+						}
+						members := []*running{start(), start()}
+						b.until("each has one", time.Minute, func() bool {
+							return len(members[0].Stats().Partitions) == 1 && len(members[1].Stats().Partitions) == 1
+						})
+						topic := members[who].Stats().Partitions[0].Topic
+						b.produce(topic, 0, "before")
+						time.Sleep(3 * time.Second)
+						calm := b.calmFetches(5000, "a topic was")
+						b.deleteTopic(topic)
+						time.Sleep(away)
+						b.createTopic(topic, 1, nil)
+						b.renew()
+						b.produce(topic, 0, "after")
+						b.until("it is consumed again", 10*time.Minute, func() bool { return len(d.of(func(v visit) bool { return v.value == "after" })) > 0 })
+						calm()
+						time.Sleep(time.Minute)
+						for _, m := range members {
+							if err := m.Health(b.Context()); err != nil {
+								b.Errorf("Health: %v", err)
+							}
+						}
+						d.once(t, 2)
+					})
+				})
+			}
+		}
+	}
+}

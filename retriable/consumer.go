@@ -67,7 +67,7 @@ type Consumer struct {
 	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
 	fetched  map[topicPartition]fetchedOffset // between two hooks of one assignment
-	added    map[string][]int32               // the same
+	awaited  map[topicPartition]struct{}      // assigned, and kgo has not told their commits yet; the hooks'
 	unread   map[topicPartition]error         // assigned, but kgo does not read them: their commits could not be had
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 
@@ -103,7 +103,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		set: set, log: cfg.logger, pool: cfg.pool(),
 		joiner: wire.NewJoiner(cfg.chunks), retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
 		ready: make(chan struct{}), done: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
-		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{},
+		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{}, awaited: map[topicPartition]struct{}{},
 		count: make([]counts, 4*cfg.concurrency),
 	}
 	c.joinDue.Store(maxDue)

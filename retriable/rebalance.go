@@ -34,7 +34,11 @@ func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[strin
 	member, _ := cl.GroupMetadata()
 	c.joinedAs(member)
 	cl.ResumeFetchPartitions(added) // a pause outlives an assignment in kgo
-	c.added = added
+	for t, ps := range added {
+		for _, n := range ps {
+			c.awaited[topicPartition{t, n}] = struct{}{}
+		}
+	}
 	if len(added) == 0 {
 		c.markJoined()
 	}
@@ -172,6 +176,7 @@ func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32
 func (c *Consumer) owned(m map[string][]int32) (parts []*partition) {
 	for t, ps := range m {
 		for _, n := range ps {
+			delete(c.awaited, topicPartition{t, n})
 			c.mu.Lock()
 			delete(c.unread, topicPartition{t, n})
 			c.mu.Unlock()

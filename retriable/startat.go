@@ -22,17 +22,16 @@ type start struct {
 	err       error // why it is unknown
 }
 
-// fetchAgain asks once more for the commits of partitions that kgo was told to read and leaves out because it got none: nobody would read
-// them until the next rebalance. What is refused again Health names.
+// fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves
+// out because it got none: nobody would read them until the next rebalance. What is refused again Health names.
 func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
 	missing := map[topicPartition]error{}
-	for t, ps := range c.added {
-		for _, n := range ps {
-			if _, ok := offsets[t][n]; !ok {
-				missing[topicPartition{t, n}] = errNoCommit
-			}
+	for name := range c.awaited {
+		if _, ok := offsets[name.topic][name.partition]; !ok {
+			missing[name] = errNoCommit
 		}
 	}
+	clear(c.awaited)
 	for try := 0; len(missing) > 0 && try < 3; try++ {
 		var topics []string
 		for name := range missing {
@@ -64,6 +63,9 @@ func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]
 	c.mu.Unlock()
 	for name, err := range missing {
 		c.log.Error("retriable: a partition is ours but cannot be read, for its commit cannot be had", "topic", name.topic, "partition", name.partition, "error", err)
+		if errors.Is(err, kerr.UnknownTopicID) {
+			c.renewer.add(name.topic, &c.renewer.consumed) // the topic was made anew, and this member had nothing of it to see that by
+		}
 	}
 }
 

@@ -84,6 +84,19 @@ type clientOption func(*clientConfig)
 func (o clientOption) consumer(c *config)       { o(&c.clientConfig) }
 func (o clientOption) producer(c *clientConfig) { o(c) }
 
+// Options makes one option of several, for whoever hands out what belongs together, as plugins do. They are applied in their order.
+func Options(opts ...Option) Option {
+	return option(func(c *config) {
+		for _, o := range opts {
+			if o == nil {
+				c.nilOptions++
+				continue
+			}
+			o.consumer(c)
+		}
+	})
+}
+
 // Brokers names the brokers to begin with, as host or host:port (9092); the others are learned from them. It adds up.
 // One of them must be given, here or as kgo.SeedBrokers in [Kafka].
 func Brokers(seeds ...string) ClientOption {

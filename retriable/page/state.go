@@ -238,6 +238,7 @@ func (p *Page) askHealth(ctx context.Context) []problem {
 	for _, err := range leaves(p.c.Health(ctx)) {
 		problems = append(problems, problemOf(err))
 	}
+	slices.SortStableFunc(problems, func(a, b problem) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Text, b.Text)) })
 	return problems
 }
 

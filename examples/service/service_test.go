@@ -33,6 +33,10 @@ func TestAnOutageOfTheBankCostsTime(t *testing.T) {
 		}
 		s.setOutage(false)
 		time.Sleep(time.Minute)
+		if err := c.Health(t.Context()); err != nil {
+			t.Errorf("Health: %v", err)
+		}
+		stop()
 		if s.orders["1"] != 500 || s.balances["anna"] != 480 || s.mails != 1 {
 			t.Errorf("orders %v, balances %v, %d mails", s.orders, s.balances, s.mails)
 		}
@@ -41,10 +45,6 @@ func TestAnOutageOfTheBankCostsTime(t *testing.T) {
 				t.Errorf("%s: %s", letter.Reason, letter.Value)
 			}
 		}
-		if err := c.Health(t.Context()); err != nil {
-			t.Errorf("Health: %v", err)
-		}
-		stop()
 	})
 }
 

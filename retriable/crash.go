@@ -1,7 +1,6 @@
 package retriable
 
 import (
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -46,15 +45,15 @@ func (p *partition) takeOver(m watermark.Map, offset int64) {
 		return
 	}
 	p.crash.suspect, p.crash.end, p.crash.taken = true, p.end, p.c.now()
-	count, moved, noted, ok := readNotes(m.Notes, offset)
+	before, ok := watermark.ReadCrashes(m.Notes, offset)
 	if !ok {
 		return // it has moved since the takeover before
 	}
-	if p.crash.count = count; !moved {
-		p.crash.count = min(count+1, 255)
+	if p.crash.count = before.Count; !before.Moved {
+		p.crash.count = min(before.Count+1, 255)
 	}
-	if noted >= 0 && p.crash.count >= p.c.set.maxCrashes {
-		p.crash.condemned = noted
+	if before.Noted >= 0 && p.crash.count >= p.c.set.maxCrashes {
+		p.crash.condemned = before.Noted
 	}
 }
 
@@ -64,37 +63,7 @@ func (p *partition) notes(offset int64) []byte {
 	if p.c.set.maxCrashes == 0 || offset > k.base && !p.careful.Load() {
 		return nil
 	}
-	b := []byte{byte(k.count), 0}
-	if offset > k.base {
-		b[1] |= noteMoved
-	}
-	if k.noted >= offset {
-		b[1] |= noteNoted
-		b = binary.AppendUvarint(b, uint64(k.noted-offset))
-	}
-	return b
-}
-
-const (
-	noteMoved = 1 << iota // the watermark has moved since the takeover, one careful record after the other
-	noteNoted             // and this far above it is the one that runs
-)
-
-// readNotes takes notes apart, which may be anything (I12).
-func readNotes(b []byte, offset int64) (count int, moved bool, noted int64, ok bool) {
-	if len(b) < 2 || b[1]&^(noteMoved|noteNoted) != 0 {
-		return 0, false, -1, false
-	}
-	count, moved, noted = int(b[0]), b[1]&noteMoved != 0, -1
-	above, n := binary.Uvarint(b[2:])
-	switch {
-	case b[1]&noteNoted == 0 && len(b) == 2:
-	case b[1]&noteNoted != 0 && n == len(b)-2 && above < 1<<62:
-		noted = offset + int64(above)
-	default:
-		return 0, false, -1, false
-	}
-	return count, moved, noted, true
+	return watermark.Crashes{Count: k.count, Moved: offset > k.base, Noted: k.noted}.Notes(offset)
 }
 
 // suspects are the partitions any of which may hold what ended the process, and whether there is reason to be careful with them.

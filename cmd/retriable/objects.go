@@ -183,6 +183,9 @@ type partitionJSON struct {
 	Lag       int64       `json:"lag"`
 	Finished  int64       `json:"finished"`
 	Map       [][2]int64  `json:"map"`
+	Clean     bool        `json:"clean"`
+	Crashes   int         `json:"crashes"`
+	Alone     *int64      `json:"alone"`
 	Oldest    *oldestJSON `json:"oldest"`
 	Retry     bool        `json:"retry"`
 	Held      int         `json:"held"`
@@ -213,6 +216,10 @@ func groupObject(g *admin.Group, now time.Time) groupJSON {
 		if p.Map != nil {
 			for _, s := range p.Map.Finished {
 				x.Map = append(x.Map, [2]int64{s.From, s.To})
+			}
+			x.Clean, x.Crashes = p.Map.Clean, p.Map.Crashes
+			if p.Map.Alone >= 0 {
+				x.Alone = &p.Map.Alone
 			}
 		}
 		if w := p.Oldest; w != nil {

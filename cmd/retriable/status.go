@@ -21,7 +21,8 @@ func (a *app) status() *cobra.Command {
 		Long: `Shows where a consumer group stands, classic or KIP-848, from outside: by partition what is committed, the log's end and the lag; how many offsets
 above the committed one are finished, as the commit's map says; the oldest record that is not, with its age (since it was written there) and
 the attempt that comes; and of retry topics how many wait, and when the first is due. A record that waits for its due time holds the committed
-offset of a retry topic: that is as it should be, and --max-age does not count it.`,
+offset of a retry topic: that is as it should be, and --max-age does not count it. Below the table it says what the commits tell of owners that died: how
+often in a row without getting on, which record is suspected, and, of a group without members, what was not given up in order.`,
 		Example: "  retriable status billing\n  retriable status billing --max-age 10m --json",
 		Args:    exactly("GROUP"), ValidArgsFunction: a.complete(groupNames),
 	}
@@ -95,6 +96,7 @@ func (a *app) showGroup(g *admin.Group, now time.Time, members bool) {
 	t.flush()
 	for i := range g.Partitions {
 		p := &g.Partitions[i]
+		a.showCrashes(g, p)
 		if p.Err == nil {
 			continue
 		}
@@ -113,4 +115,18 @@ func (a *app) showGroup(g *admin.Group, now time.Time, members bool) {
 		t.row(safe([]byte(m.ID)), safe([]byte(m.ClientID)), safe([]byte(m.Host)), or(safe([]byte(m.InstanceID)), "-"), number(m.Partitions))
 	}
 	t.flush()
+}
+
+// showCrashes tells what the commit says of the ends of a partition's owners: nothing if all is in order.
+func (a *app) showCrashes(g *admin.Group, p *admin.Partition) {
+	if p.Map != nil && p.Map.Crashes > 0 {
+		fmt.Fprintf(a.out, "\n%s/%d: taken over %s in a row from an owner that had died, without getting on", p.Topic, p.Partition, many(p.Map.Crashes, "time", "times"))
+		if p.Map.Alone >= 0 {
+			fmt.Fprintf(a.out, "; record %d was run alone, for it may be the cause", p.Map.Alone)
+		}
+		fmt.Fprintln(a.out)
+	}
+	if len(g.Members) == 0 && p.Committed >= 0 && p.Lag > 0 && (p.Map == nil || !p.Map.Clean) {
+		fmt.Fprintf(a.out, "\n%s/%d: not given up in order: what ran is delivered again, and what finished since the last commit\n", p.Topic, p.Partition)
+	}
 }

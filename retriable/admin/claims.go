@@ -12,6 +12,11 @@ type Map struct {
 	Finished []Span
 	// Clean says that the partition was given up in order: nothing ran when this was committed.
 	Clean bool
+	// Crashes is how often in a row, by then, the partition had been taken over without having been given up in order and without its committed
+	// offset having moved; see [retriable.MaxCrashes]. It is known until the offset moves, or while records are run one at a time.
+	Crashes int
+	// Alone is the record that was run by itself then, for one like it may have ended the process; −1 for none.
+	Alone int64
 }
 
 // DecodeMap reads the metadata of a commit at an offset; end is the log's end, −1 if it is not known. It returns false if that is no map of this
@@ -21,7 +26,8 @@ func DecodeMap(metadata string, offset, end int64) (Map, bool) {
 	if !ok {
 		return Map{}, false
 	}
-	return Map{Finished: spans(m.Done), Clean: m.Clean}, true
+	c, _ := watermark.ReadCrashes(m.Notes, offset)
+	return Map{Finished: spans(m.Done), Clean: m.Clean, Crashes: c.Count, Alone: c.Noted}, true
 }
 
 func spans(runs []watermark.Run) []Span {

@@ -3,6 +3,7 @@ package kfake_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +17,7 @@ type mortals struct {
 	*bed
 	d     diary
 	lives int
+	cared int // lives of which PartitionStats.Careful said so before they ended
 	opts  []retriable.Option
 	topic func(h retriable.Handler) retriable.Option
 }
@@ -35,6 +37,9 @@ func (m *mortals) live(most time.Duration, h func(ctx context.Context, k *cable,
 	for time.Since(began) < most {
 		time.Sleep(10 * time.Millisecond)
 		if k.isCut() {
+			if slices.ContainsFunc(r.Stats().Partitions, func(p retriable.PartitionStats) bool { return p.Careful }) {
+				m.cared++
+			}
 			r.stop()
 			time.Sleep(10 * time.Second) // its session ends
 			return true

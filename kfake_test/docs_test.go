@@ -14,7 +14,7 @@ func TestTheTestsThatDocumentsNameExist(t *testing.T) {
 	t.Parallel()
 	const root = ".."
 	exist := map[string]bool{}
-	declared := regexp.MustCompile(`(?m)^func (Test\w+)\(`)
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() || !strings.HasSuffix(path, "_test.go") {
 			return err
@@ -32,7 +32,7 @@ func TestTheTestsThatDocumentsNameExist(t *testing.T) {
 	if err != nil || len(documents) == 0 {
 		t.Fatalf("no documents: %v", err)
 	}
-	named := regexp.MustCompile("`(Test[A-Z]\\w+)`")
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w+)`")
 	n := 0
 	for _, path := range documents {
 		text, err := os.ReadFile(path)

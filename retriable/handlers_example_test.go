@@ -137,6 +137,66 @@ func ExampleRateLimit() {
 	// Output: true
 }
 
+// Middleware of all topics: the handler has a second at most, by its own context.
+func ExampleUse() {
+	brokers, done := broker("orders=coffee", "parcels=cup")
+	defer done()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	within := func(next retriable.Handler) retriable.Handler {
+		return retriable.HandlerFunc(func(ctx context.Context, m *retriable.Message) error {
+			ctx, cancel := context.WithTimeout(ctx, time.Second)
+			defer cancel()
+			return next.Handle(ctx, m)
+		})
+	}
+	handler := func(ctx context.Context, m *retriable.Message) error {
+		_, hurries := ctx.Deadline()
+		fmt.Println(m.Topic, hurries)
+		return nil
+	}
+	c, err := retriable.New("billing", retriable.Brokers(brokers...), retriable.Concurrency(1), retriable.Hooks(&settled{left: 2, then: stop}),
+		retriable.Use(within), retriable.Defaults(retriable.NoDeadLetters()),
+		retriable.Topic("orders", retriable.HandlerFunc(handler)), retriable.Topic("parcels", retriable.HandlerFunc(handler)))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+	// Unordered output:
+	// orders true
+	// parcels true
+}
+
+// Sixteen handlers at once, but two of this topic, which is all that its downstream takes.
+func ExampleTopicConcurrency() {
+	brokers, done := broker("orders=1,2,3,4,5,6,7,8")
+	defer done()
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	var now, most atomic.Int64
+	handler := func(context.Context, *retriable.Message) error {
+		n := now.Add(1)
+		defer now.Add(-1)
+		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+		}
+		time.Sleep(10 * time.Millisecond)
+		return nil
+	}
+	c, err := retriable.New("billing", retriable.Brokers(brokers...), retriable.Concurrency(16), retriable.Hooks(&settled{left: 8, then: stop}),
+		retriable.Topic("orders", retriable.HandlerFunc(handler), retriable.Ordering(retriable.Unordered),
+			retriable.TopicConcurrency(2), retriable.NoDeadLetters()))
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := c.Run(ctx); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("at once:", most.Load())
+	// Output: at once: 2
+}
+
 // Nothing starts while the downstream is in maintenance.
 func ExampleGate() {
 	var maintenance atomic.Bool

@@ -76,9 +76,11 @@ func newBreaker(t *testing.T, opts ...breaker.Option) *breaker.Breaker {
 	return b
 }
 
+var orderings = map[string]retriable.Order{"ByKey": retriable.ByKey, "Unordered": retriable.Unordered, "ByPartition": retriable.ByPartition}
+
 // Five minutes of outage, with a thousand records a second coming in.
 func TestAnOutageSpendsNoAttempts(t *testing.T) {
-	for name, order := range map[string]retriable.Order{"ByKey": retriable.ByKey, "Unordered": retriable.Unordered, "ByPartition": retriable.ByPartition} {
+	for name, order := range orderings {
 		t.Run(name, func(t *testing.T) {
 			outage := 5 * time.Minute
 			if testing.Short() || raceEnabled || order != retriable.ByKey {
@@ -171,34 +173,40 @@ func storyOfAnOutage(t *testing.T, k *retriabletest.Kafka, order retriable.Order
 }
 
 func TestARebalanceAndAStopWhileItIsOpen(t *testing.T) {
-	retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
-		k.Topic("orders", 4)
-		d := &downstream{took: 10 * time.Millisecond, attempts: map[string][]int{}}
-		d.down.Store(true)
-		options := func() []retriable.Option {
-			b := newBreaker(t, breaker.ConsecutiveFailures(1))
-			return []retriable.Option{retriable.Topic("orders", retriable.HandlerFunc(d.call), retriable.RetryTopic("orders.retry"),
-				retriable.DeadLetterTopic("orders.dead"), retriable.With(b.Middleware), retriable.Gate(b.Gate))}
+	for name, order := range orderings {
+		t.Run(name, func(t *testing.T) {
+			retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) { storyOfARebalance(t, k, order) })
+		})
+	}
+}
+
+func storyOfARebalance(t *testing.T, k *retriabletest.Kafka, order retriable.Order) {
+	k.Topic("orders", 4)
+	d := &downstream{took: 10 * time.Millisecond, attempts: map[string][]int{}}
+	d.down.Store(true)
+	options := func() []retriable.Option {
+		b := newBreaker(t, breaker.ConsecutiveFailures(1))
+		return []retriable.Option{retriable.Topic("orders", retriable.HandlerFunc(d.call), retriable.Ordering(order), retriable.RetryTopic("orders.retry"),
+			retriable.DeadLetterTopic("orders.dead"), retriable.With(b.Middleware), retriable.Gate(b.Gate))}
+	}
+	one := k.Start("billing", options()...)
+	for i := range 200 {
+		k.Produce("orders", fmt.Sprint("customer-", i%20), fmt.Sprint(i))
+	}
+	time.Sleep(10 * time.Second)
+	two := k.Start("billing", options()...)
+	time.Sleep(20 * time.Second)
+	if err := one.Stop(); err != nil {
+		t.Errorf("a stop while it is open: %v", err)
+	}
+	time.Sleep(10 * time.Second)
+	d.down.Store(false)
+	two.Await(retriabletest.Committed())
+	for i := range 200 {
+		if ns := d.attempts[fmt.Sprint(i)]; len(ns) == 0 || slices.Max(ns) != 1 {
+			t.Errorf("%d: attempts %v", i, ns)
 		}
-		one := k.Start("billing", options()...)
-		for i := range 200 {
-			k.Produce("orders", fmt.Sprint("customer-", i%20), fmt.Sprint(i))
-		}
-		time.Sleep(10 * time.Second)
-		two := k.Start("billing", options()...)
-		time.Sleep(20 * time.Second)
-		if err := one.Stop(); err != nil {
-			t.Errorf("a stop while it is open: %v", err)
-		}
-		time.Sleep(10 * time.Second)
-		d.down.Store(false)
-		two.Await(retriabletest.Committed())
-		for i := range 200 {
-			if ns := d.attempts[fmt.Sprint(i)]; len(ns) == 0 || slices.Max(ns) != 1 {
-				t.Errorf("%d: attempts %v", i, ns)
-			}
-		}
-	})
+	}
 }
 
 func TestPoisonDoesNotOpenIt(t *testing.T) {

@@ -30,7 +30,7 @@ func TestRecordsAreHandledOnceAndCommitted(t *testing.T) {
 func TestAFailureIsRetriedThroughTheRetryTopic(t *testing.T) {
 	bubble(t, "orders orders.retry orders.dead", func(b *bed) {
 		var l ledger
-		c := b.start("g", retriable.Topic("orders", retriable.HandlerFunc(func(_ context.Context, m *retriable.Message) error {
+		c := b.start("g", patient(), retriable.Topic("orders", retriable.HandlerFunc(func(_ context.Context, m *retriable.Message) error {
 			l.note(m)
 			if m.Attempt < 3 || string(m.Value) == "never" {
 				return errors.New("not yet")

@@ -20,7 +20,7 @@ func due(t time.Time) kgo.RecordHeader {
 func TestScheduledRecordsAreHandledWhenTheirProducerWants(t *testing.T) { // I7
 	bubble(t, "orders orders.retry orders.dead", func(b *bed) {
 		var l ledger
-		r := b.begin("g", all(handles(func(m *retriable.Message) error { l.note(m); return nil }), retriable.Scheduled(time.Hour)))
+		r := b.begin("g", patient(), all(handles(func(m *retriable.Message) error { l.note(m); return nil }), retriable.Scheduled(time.Hour)))
 		p := b.producer()
 		defer p.Close()
 		began := time.Now()
@@ -43,7 +43,7 @@ func TestScheduledRecordsAreHandledWhenTheirProducerWants(t *testing.T) { // I7
 		wantEqual(b.T, "committed", b.committed("g", "orders", 0), 0)
 		// Another member takes over: what is done is not done again, what waits waits on.
 		r.clean()
-		r = b.begin("g", all(handles(func(m *retriable.Message) error { l.note(m); return nil }), retriable.Scheduled(time.Hour)))
+		r = b.begin("g", patient(), all(handles(func(m *retriable.Message) error { l.note(m); return nil }), retriable.Scheduled(time.Hour)))
 		pass(2 * time.Hour)
 		l.once(b.T, 5)
 		for value, after := range map[string]time.Duration{"late": 30*time.Minute + 300*time.Millisecond, "soon": 10 * time.Minute, "beyond": time.Hour} {
@@ -108,7 +108,7 @@ func TestALargeRecordIsScheduledAsAWhole(t *testing.T) {
 		b.small("orders", 3, "1000")
 		var l ledger
 		asked := 0
-		r := b.begin("g", all(handles(func(m *retriable.Message) error {
+		r := b.begin("g", patient(), all(handles(func(m *retriable.Message) error {
 			l.note(m)
 			if m.Attempt == 1 {
 				return errNo

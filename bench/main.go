@@ -1,177 +1,120 @@
-// Command bench measures the library against a bare serial kgo loop on a real Kafka: each contestant is a process of its own, rounds are
-// interleaved, and what counts is the ratio within a round, for machines are noisy.
+// Command bench measures the library against a bare kgo loop and its peers on a real Kafka, and makes the tables and plots of
+// docs/performance.md of what it has measured.
 //
-//	go run .            # brings up a Kafka, produces once, nine rounds
-//	go run . -rounds 3 -records 500000
+//	go run .                          # all scenarios; brings up a Kafka, produces once, runs everybody: about half an hour
+//	go run . -scenarios noop,retry    # some of them
+//	go run . -page                    # docs/performance.md anew, from results/
+//	go run . -check                   # a short form that only asserts what holds on any machine
+//
+// Each contestant is a process of its own. Rounds are interleaved, and what counts is the ratio within a round, for machines are noisy.
 package main
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime/pprof"
+	"os/signal"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kgo"
-
+	"github.com/retriable-kafka/retriable-go/bench/page"
 	"github.com/retriable-kafka/retriable-go/integration/broker"
 )
 
 var (
-	records    = flag.Int64("records", 2_000_000, "records of 100 bytes, over 12 partitions and 12,000 keys")
-	rounds     = flag.Int("rounds", 9, "interleaved rounds")
-	workers    = flag.Int("workers", 16, "handlers at once")
-	only       = flag.String("only", "serial,unordered,bypartition,bykey", "contestants")
-	contestant = flag.String("contestant", "", "run this one, here (used by the command itself)")
-	seeds      = flag.String("seeds", "", "brokers, for a contestant")
-	group      = flag.String("group", "", "group, for a contestant")
-	profile    = flag.String("cpuprofile", "", "of a contestant")
+	only    = flag.String("scenarios", "", "comma-separated; all if empty. A name that ends in * means all that begin so")
+	who     = flag.String("contestants", "", "comma-separated; all if empty")
+	rounds  = flag.Int("rounds", 9, "the most rounds of a contestant")
+	scale   = flag.Float64("scale", 1, "of the number of records, for trying it out; results are then not kept")
+	add     = flag.Bool("add", false, "keep the results of earlier runs beside this one's")
+	dir     = flag.String("results", "results", "the folder of the results")
+	seeds   = flag.String("seeds", "", "brokers to use; otherwise as the integration tests do")
+	profile = flag.String("cpuprofile", "", "folder for CPU profiles of the Go contestants")
+	pages   = flag.Bool("page", false, "only make the page anew")
+	check   = flag.Bool("check", false, "the short form, for CI: fails if something that does not depend on the machine is not so")
 )
-
-const topic, partitions, keys = "bench", 12, 12_000
 
 func main() {
 	flag.Parse()
-	run := orchestrate
-	if *contestant != "" {
-		run = compete
-	}
-	if err := run(context.Background()); err != nil {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func compete(ctx context.Context) error {
-	f, ok := contestants[*contestant]
-	if !ok {
-		return fmt.Errorf("no contestant %q", *contestant)
+func run(ctx context.Context) error {
+	if *pages {
+		return page.Write(*dir, "../docs")
 	}
-	if *profile != "" {
-		out, err := os.Create(*profile)
-		if err != nil {
-			return err
-		}
-		defer out.Close()
-		if err := pprof.StartCPUProfile(out); err != nil {
-			return err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
-	defer cancel()
-	j := &job{seeds: strings.Split(*seeds, ","), topic: topic, group: *group, records: *records, workers: *workers, meter: newMeter()}
-	if err := f(ctx, j); err != nil {
-		return err
-	}
-	return json.NewEncoder(os.Stdout).Encode(j.meter.figures())
-}
-
-func orchestrate(ctx context.Context) error {
-	addrs := strings.Split(*seeds, ",")
-	if *seeds == "" {
-		cluster, err := broker.Start(ctx, broker.Config{HeapMB: 1024})
-		if err != nil {
-			return err
-		}
-		defer cluster.Close()
-		addrs = cluster.Addrs()
-	}
-	if err := fill(ctx, addrs); err != nil {
-		return err
-	}
-	names := strings.Split(*only, ",")
-	all := map[string][]figures{}
-	for round := range *rounds {
-		for i := range names {
-			name := names[(i+round)%len(names)]
-			f, err := one(ctx, name, addrs, fmt.Sprintf("%s-%d-%d", name, round, time.Now().UnixNano()))
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
-			}
-			all[name] = append(all[name], f)
-		}
-	}
-	report(names, all)
-	return nil
-}
-
-func one(ctx context.Context, name string, addrs []string, group string) (f figures, err error) {
-	cmd := exec.CommandContext(ctx, os.Args[0], "-contestant", name, "-seeds", strings.Join(addrs, ","), "-group", group,
-		"-records", fmt.Sprint(*records), "-workers", fmt.Sprint(*workers))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
-	if err != nil {
-		return f, err
-	}
-	return f, json.Unmarshal(out, &f)
-}
-
-// fill produces the records once.
-func fill(ctx context.Context, addrs []string) error {
-	cl, err := kgo.NewClient(kgo.SeedBrokers(addrs...), kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.RecordPartitioner(kgo.ManualPartitioner()),
-		kgo.ProducerBatchMaxBytes(64<<10))
+	chosen, err := choose(*only)
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	adm := kadm.NewClient(cl)
-	if offsets, err := adm.ListEndOffsets(ctx, topic); err == nil && offsets.Error() == nil {
-		var n int64
-		offsets.Each(func(o kadm.ListedOffset) { n += o.Offset })
-		if n == *records {
-			return nil
-		}
-	}
-	if _, err := adm.CreateTopic(ctx, partitions, 1, nil, topic); err != nil {
+	addrs, release, err := brokers(ctx)
+	if err != nil {
 		return err
 	}
-	value := fmt.Appendf(nil, `{"pad":"%s"}`, strings.Repeat("x", 90))
-	for i := range *records {
-		k := i * 7919 % keys
-		cl.Produce(ctx, &kgo.Record{Topic: topic, Partition: int32(k % partitions), Key: fmt.Appendf(nil, "%08d", k), Value: value[:100]}, nil)
+	defer release()
+	b, err := newBench(ctx, addrs)
+	if err != nil {
+		return err
 	}
-	return cl.Flush(ctx)
-}
-
-// report prints medians, and the paired ratios to the first contestant.
-func report(names []string, all map[string][]figures) {
-	fmt.Printf("%-12s %12s %10s %10s %10s %8s %22s %22s\n", "", "records/s", "CPU-s/1M", "allocs/rec", "B/rec", "RSS MiB", "records/s to "+names[0], "CPU to "+names[0])
-	for _, name := range names {
-		fs := all[name]
-		pick := func(of func(figures) float64) []float64 {
-			vs := make([]float64, len(fs))
-			for i, f := range fs {
-				vs[i] = of(f)
-			}
-			return vs
-		}
-		ratio := func(of func(figures) float64) []float64 {
-			vs := pick(of)
-			for i, f := range all[names[0]] {
-				vs[i] /= of(f)
-			}
-			return vs
-		}
-		rate := func(f figures) float64 { return f.RecordsPerSec }
-		cpu := func(f figures) float64 { return f.CPUPerMillion }
-		fmt.Printf("%-12s %12.0f %10.3f %10.4f %10.0f %8.0f %22s %22s\n", name, median(pick(rate)), median(pick(cpu)),
-			median(pick(func(f figures) float64 { return f.AllocsPerRec })), median(pick(func(f figures) float64 { return f.BytesPerRec })),
-			median(pick(func(f figures) float64 { return f.PeakRSS })), spread(ratio(rate)), spread(ratio(cpu)))
+	defer b.close()
+	if *check {
+		return b.check(ctx)
 	}
+	for _, s := range chosen {
+		if err := b.measure(ctx, s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	if *scale != 1 || *dir != "results" {
+		return nil
+	}
+	return page.Write(*dir, "../docs")
 }
 
-func median(vs []float64) float64 {
-	vs = slices.Sorted(slices.Values(vs))
-	return vs[len(vs)/2]
+func choose(names string) ([]scenario, error) {
+	all := scenarios()
+	if names == "" {
+		return all, nil
+	}
+	var chosen []scenario
+	for name := range strings.SplitSeq(names, ",") {
+		prefix, any := strings.CutSuffix(name, "*")
+		n := len(chosen)
+		for _, s := range all {
+			if s.name == name || any && strings.HasPrefix(s.name, prefix) {
+				chosen = append(chosen, s)
+			}
+		}
+		if len(chosen) == n {
+			return nil, fmt.Errorf("no scenario %q", name)
+		}
+	}
+	return chosen, nil
 }
 
-func spread(vs []float64) string {
-	return fmt.Sprintf("%.2f [%.2f-%.2f]", median(vs), slices.Min(vs), slices.Max(vs))
+func brokers(ctx context.Context) (addrs []string, release func(), err error) {
+	if *seeds != "" {
+		return strings.Split(*seeds, ","), func() {}, nil
+	}
+	cluster, err := broker.Start(ctx, broker.Config{HeapMB: 1024, Logf: func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }})
+	if err != nil {
+		return nil, nil, err
+	}
+	return cluster.Addrs(), func() {
+		if err := cluster.Close(); err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+		}
+	}, nil
+}
+
+// wanted reports whether -contestants lets one take part.
+func wanted(name string) bool {
+	return *who == "" || slices.Contains(strings.Split(*who, ","), name)
 }

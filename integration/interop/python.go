@@ -43,6 +43,15 @@ func Need(tb testing.TB) *Python {
 	return p
 }
 
+// Interpreter is the path of a Python in whose environment the client is installed, for programs that are no tests.
+func Interpreter() (string, error) {
+	p, err := environment()
+	if err != nil {
+		return "", err
+	}
+	return p.interpreter, nil
+}
+
 var environment = sync.OnceValues(func() (*Python, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()

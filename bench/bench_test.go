@@ -17,6 +17,9 @@ func TestEveryContestantHandlesAndCommitsAll(t *testing.T) {
 	defer b.close()
 	*scale, *rounds = 0.01, 1
 	for _, s := range scenarios() {
+		if testing.Short() && s.name != "noop" && s.name != "retry" && s.name != "memory" {
+			continue
+		}
 		if s.micro || s.data.dueIn || s.data.records == 0 || s.data.partitions > 100 { // these take their time, however little there is to do
 			continue
 		}

@@ -52,7 +52,7 @@ func look(brokers []int) (u usage) {
 
 // spent is a process's CPU time in seconds.
 func spent(pid string) float64 {
-	stat, err := os.ReadFile(filepath.Join("/proc", pid, "stat"))
+	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	if err != nil {
 		return 0
 	}
@@ -85,7 +85,7 @@ func findBrokers() (pids []int) {
 }
 
 func parent(pid int) int {
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0
 	}

@@ -85,10 +85,10 @@ func choose(names string) ([]scenario, error) {
 	}
 	var chosen []scenario
 	for name := range strings.SplitSeq(names, ",") {
-		prefix, any := strings.CutSuffix(name, "*")
+		prefix, many := strings.CutSuffix(name, "*")
 		n := len(chosen)
 		for _, s := range all {
-			if s.name == name || any && strings.HasPrefix(s.name, prefix) {
+			if s.name == name || many && strings.HasPrefix(s.name, prefix) {
 				chosen = append(chosen, s)
 			}
 		}

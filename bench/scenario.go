@@ -26,7 +26,6 @@ type entry struct {
 	as      string // what the results call it; its name if empty
 	records int64
 	rounds  int
-	workers int
 	job     func(*job.Job)
 }
 
@@ -117,7 +116,11 @@ func scenarios() []scenario {
 			name: "sleep100", about: "A handler that sleeps for 5 ms, 100 at once", data: main100.with("sleep100", less(60_000)), rounds: 3,
 			job: job.Job{Workers: 100, SleepMS: 5},
 			contestants: []entry{
-				{name: "pool"}, {name: "barrier"}, {name: "unordered"}, {name: "bykey"}, {name: "watermill", records: 10_000},
+				{name: "pool"},
+				{name: "barrier"},
+				{name: "unordered"},
+				{name: "bykey"},
+				{name: "watermill", records: 10_000},
 				{name: "parallel-consumer", as: "parallel-consumer-unordered", job: ordering("UNORDERED")},
 				{name: "parallel-consumer", as: "parallel-consumer-key", job: ordering("KEY")},
 				{name: "python", records: 10_000},
@@ -127,7 +130,10 @@ func scenarios() []scenario {
 			name: "sleep1000", about: "A handler that sleeps for 5 ms, 1,000 at once", data: main100.with("sleep1000", less(600_000)), rounds: 3,
 			job: job.Job{Workers: 1000, SleepMS: 5},
 			contestants: []entry{
-				{name: "pool"}, {name: "barrier"}, {name: "unordered"}, {name: "bykey"},
+				{name: "pool"},
+				{name: "barrier"},
+				{name: "unordered"},
+				{name: "bykey"},
 				{name: "parallel-consumer", as: "parallel-consumer-unordered", job: ordering("UNORDERED"), records: 200_000},
 				{name: "parallel-consumer", as: "parallel-consumer-key", job: ordering("KEY"), records: 200_000},
 			},
@@ -149,7 +155,9 @@ func scenarios() []scenario {
 			name: "retry", about: "Every record fails once and goes through the retry topic, backoff 0", rounds: 5,
 			data: main100.with("retry", less(500_000)), job: job.Job{Workers: 16, FailOnce: true},
 			contestants: []entry{
-				{name: "unordered"}, {name: "bypartition"}, {name: "bykey"},
+				{name: "unordered"},
+				{name: "bypartition"},
+				{name: "bykey"},
 				{name: "parallel-consumer", as: "parallel-consumer-unordered", job: ordering("UNORDERED"), rounds: 2, records: 20_000},
 				{name: "python", rounds: 2, records: 5_000},
 			},
@@ -162,8 +170,10 @@ func scenarios() []scenario {
 			name: "stuck", about: "The handler of one record does not return until all others are handled", rounds: 9,
 			data: main100.with("stuck", func(d *data) { d.waiting = 1 }), job: job.Job{Workers: 16, Waiting: 1},
 			contestants: []entry{
-				{name: "unordered", as: "unordered-free", job: unstuck}, {name: "unordered", job: stuck},
-				{name: "bykey", as: "bykey-free", job: unstuck}, {name: "bykey", job: stuck},
+				{name: "unordered", as: "unordered-free", job: unstuck},
+				{name: "unordered", job: stuck},
+				{name: "bykey", as: "bykey-free", job: unstuck},
+				{name: "bykey", job: stuck},
 			},
 		},
 		{

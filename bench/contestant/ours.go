@@ -152,7 +152,7 @@ func lastOffsets(ctx context.Context, j *job.Job) ([]int64, error) {
 	}
 	defer cl.Close()
 	ends, err := kadm.NewClient(cl).ListEndOffsets(ctx, j.Topic)
-	if err = errors.Join(err, ends.Error()); err != nil {
+	if err := errors.Join(err, ends.Error()); err != nil {
 		return nil, err
 	}
 	lasts := slices.Repeat([]int64{-1}, len(ends[j.Topic]))

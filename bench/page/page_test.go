@@ -1,6 +1,7 @@
 package page_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,7 +31,7 @@ func TestPageAgreesWithTheResults(t *testing.T) {
 	}
 	for name, svg := range plots {
 		is, err := os.ReadFile(filepath.Join(docs, page.Name, name))
-		if err != nil || string(is) != string(svg) {
+		if err != nil || !bytes.Equal(is, svg) {
 			t.Errorf("docs/%s/%s is not what results/ make of it (%v): go run . -page", page.Name, name, err)
 		}
 		if !strings.Contains(string(text), page.Name+"/"+name) {

@@ -43,7 +43,7 @@ func (b *bench) check(ctx context.Context) error {
 		}
 	}
 
-	for _, c := range run("noop", records(1_000_000, 4)).Contestants {
+	for _, c := range run("noop", records(2_000_000, 4)).Contestants {
 		if a := c.Over(func(f *job.Figures) float64 { return f.Allocations }).Median; a > mostAllocations {
 			bad("noop, %s: %.4f allocations a record, at most %.2f", c.Name, a, mostAllocations)
 		}

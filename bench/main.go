@@ -17,6 +17,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/retriable-kafka/retriable-go/bench/page"
 	"github.com/retriable-kafka/retriable-go/integration/broker"
@@ -37,7 +38,7 @@ var (
 
 func main() {
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx)
 	stop()
 	if err != nil {
@@ -70,6 +71,9 @@ func run(ctx context.Context) error {
 	for _, s := range chosen {
 		if err := b.measure(ctx, s); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
 	if *scale != 1 || *dir != "results" {

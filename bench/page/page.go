@@ -68,7 +68,7 @@ func Write(results, docs string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Join(docs, Name), 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(filepath.Join(docs, Name)), os.MkdirAll(filepath.Join(docs, Name), 0o755)); err != nil {
 		return err
 	}
 	for name, svg := range plots {

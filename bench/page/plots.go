@@ -27,10 +27,10 @@ var (
 func (r *Results) Plots() (map[string][]byte, error) {
 	all := map[string][]byte{}
 	for name, draw := range map[string]func() (*plot.Plot, error){
-		"noop-cpu.svg": func() (*plot.Plot, error) {
-			return r.bars("noop", "CPU-seconds per million records, no-op handler", cpu)
+		"peers-cpu.svg": func() (*plot.Plot, error) {
+			return r.bars("peers", "CPU-seconds per million records, no-op handler", cpu)
 		},
-		"noop-rate.svg":       func() (*plot.Plot, error) { return r.bars("noop", "records per second, no-op handler", rate) },
+		"peers-rate.svg":      func() (*plot.Plot, error) { return r.bars("peers", "records per second, no-op handler", rate) },
 		"lateness.svg":        r.lateness,
 		"cost-partitions.svg": func() (*plot.Plot, error) { return r.curve("partitions", partitionLevels) },
 		"cost-pending.svg":    func() (*plot.Plot, error) { return r.curve("pending", pendingLevels) },

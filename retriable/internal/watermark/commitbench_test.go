@@ -35,7 +35,7 @@ func BenchmarkCommit(b *testing.B) {
 				at, epoch := w.Advance()
 				m := Map{Epoch: epoch, Done: w.Done()}
 				text, kept := m.Encode(at, MaxMetadata)
-				if kept < len(m.Done) || len(text) == 0 {
+				if kept < len(m.Done) || text == "" {
 					b.Fatalf("%d of %d runs kept in %d characters", kept, len(m.Done), len(text))
 				}
 			}

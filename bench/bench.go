@@ -108,6 +108,7 @@ func (b *bench) rounds(ctx context.Context, s scenario) (*result.Invocation, err
 	for _, e := range s.contestants {
 		inv.Contestants = append(inv.Contestants, result.Contestant{Name: e.called(), Workers: s.job.Workers})
 	}
+rounds:
 	for round := range inv.Rounds {
 		for i := range s.contestants {
 			k := (i + round) % len(s.contestants)
@@ -116,8 +117,8 @@ func (b *bench) rounds(ctx context.Context, s scenario) (*result.Invocation, err
 				continue
 			}
 			r, err := b.one(ctx, s, e, round)
-			if ctx.Err() != nil {
-				return inv, nil // what there is counts
+			if err != nil && ctx.Err() != nil { // what there is counts
+				break rounds
 			}
 			if err != nil {
 				c.Missing = err.Error()
@@ -128,7 +129,7 @@ func (b *bench) rounds(ctx context.Context, s scenario) (*result.Invocation, err
 			show(c.Name, r)
 		}
 	}
-	if s.data.topic != main100.topic {
+	if s.data.topic != main100.topic && ctx.Err() == nil {
 		delete(b.filled, s.data.topic)
 		return inv, remove(ctx, b.adm, s.data.topic)
 	}

@@ -187,6 +187,7 @@ func (b *bench) one(ctx context.Context, s scenario, e entry, round int) (*resul
 	if err != nil {
 		return nil, err
 	}
+	time.Sleep(200 * time.Millisecond) // until all know of the new topics: not every client asks again soon
 	before, began := look(b.brokers), time.Now()
 	f, cpu, err := start(ctx, argv)
 	if err != nil {

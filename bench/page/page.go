@@ -110,6 +110,9 @@ func (r *Results) table(name string) string {
 	case "sleep100", "sleep1000", "zipf":
 		return r.sleeping(name)
 	}
+	if plot, ok := strings.CutPrefix(name, "plot-"); ok {
+		return r.picture(plot)
+	}
 	inv := r.last(name)
 	if inv == nil {
 		return notMeasured

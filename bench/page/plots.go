@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"image/color"
 	"slices"
@@ -26,15 +27,7 @@ var (
 // Plots are the pictures beside the page, by file name. What was not measured has none.
 func (r *Results) Plots() (map[string][]byte, error) {
 	all := map[string][]byte{}
-	for name, draw := range map[string]func() (*plot.Plot, error){
-		"peers-cpu.svg": func() (*plot.Plot, error) {
-			return r.bars("peers", "CPU-seconds per million records, no-op handler", cpu)
-		},
-		"peers-rate.svg":      func() (*plot.Plot, error) { return r.bars("peers", "records per second, no-op handler", rate) },
-		"lateness.svg":        r.lateness,
-		"cost-partitions.svg": func() (*plot.Plot, error) { return r.curve("partitions", partitionLevels) },
-		"cost-pending.svg":    func() (*plot.Plot, error) { return r.curve("pending", pendingLevels) },
-	} {
+	for name, draw := range r.plots() {
 		p, err := draw()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -42,11 +35,38 @@ func (r *Results) Plots() (map[string][]byte, error) {
 		if p == nil {
 			continue
 		}
-		if all[name], err = svg(p); err != nil {
+		if all[name+".svg"], err = svg(p); err != nil {
 			return nil, err
 		}
 	}
 	return all, r.err
+}
+
+// picture is the link to a plot, if there is one.
+func (r *Results) picture(name string) string {
+	painted := r.plots()[name]
+	if painted == nil {
+		r.err = errors.Join(r.err, fmt.Errorf("no plot is called %s", name))
+		return ""
+	}
+	p, err := painted()
+	if r.err = errors.Join(r.err, err); p == nil {
+		return notMeasured
+	}
+	return fmt.Sprintf("\n![%s](%s/%s.svg)\n\n", p.Title.Text, Name, name)
+}
+
+// plots are the ways to draw them; what was not measured gives none.
+func (r *Results) plots() map[string]func() (*plot.Plot, error) {
+	return map[string]func() (*plot.Plot, error){
+		"peers-cpu": func() (*plot.Plot, error) {
+			return r.bars("peers", "CPU-seconds per million records, no-op handler", cpu)
+		},
+		"peers-rate":      func() (*plot.Plot, error) { return r.bars("peers", "records per second, no-op handler", rate) },
+		"lateness":        r.lateness,
+		"cost-partitions": func() (*plot.Plot, error) { return r.curve("partitions", partitionLevels) },
+		"cost-pending":    func() (*plot.Plot, error) { return r.curve("pending", pendingLevels) },
+	}
 }
 
 func svg(p *plot.Plot) ([]byte, error) {

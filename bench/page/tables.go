@@ -254,7 +254,7 @@ func (r *Results) machine() string {
 
 // Scenarios are those that the page knows, in its order.
 var Scenarios = []string{
-	"noop", "peers", "sleep100", "sleep1000", "zipf", "hotkey", "retry", "poison", "stuck", "partitions100", "size1k", "size100k", "memory",
+	"noop", "peers", "sleep100", "sleep1000", "zipf", "hotkey", "retry", "retry-peers", "poison", "stuck", "partitions100", "size1k", "size100k", "memory",
 	"cost-partitions-1", "cost-partitions-10", "cost-partitions-100", "cost-partitions-1000",
 	"cost-pending-100", "cost-pending-10000", "cost-pending-100000", "cost-pending-1000000", "held10000", "held100000", "takeover", "commit",
 }

@@ -109,7 +109,11 @@ func (r *Results) targets() string {
 				continue
 			}
 			v := t.of(&runs[i])
-			cells = append(cells, short(v))
+			mark := ""
+			if noisy(&runs[i]) {
+				mark = " †"
+			}
+			cells = append(cells, short(v)+mark)
 			if t.least == (v >= t.limit) || v == t.limit {
 				met++
 			} else {
@@ -128,6 +132,20 @@ func (r *Results) targets() string {
 		g.row(append(cells, verdict)...)
 	}
 	return g.end()
+}
+
+// noisy reports whether no round of it was quiet.
+func noisy(inv *result.Invocation) bool {
+	rounds := 0
+	for _, c := range inv.Contestants {
+		for i := range c.Rounds {
+			if !c.Rounds[i].Noisy() {
+				return false
+			}
+			rounds++
+		}
+	}
+	return rounds > 0
 }
 
 func limit(v float64) string {

@@ -63,8 +63,8 @@ config = ConsumerConfig(
 thread = ConsumerThread(BaseConsumer(config, ThreadPoolExecutor(job["workers"]), max_concurrency=job["workers"]))
 thread.daemon = True
 thread.start()
-if not all_handled.wait(100):
-    sys.exit(f"handled {len(handled)} of {job['records']} in 100 s")
+if not all_handled.wait(60):
+    sys.exit(f"handled {len(handled)} of {job['records']} in 60 s")
 used = cpu() - cpu_began
 print(
     json.dumps(

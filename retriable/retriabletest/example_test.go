@@ -3,6 +3,7 @@ package retriabletest_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"sync"
 	"testing"
 	"time"
@@ -41,6 +42,16 @@ func (b *bank) charge(_ context.Context, o order, _ *retriable.Message) error {
 	return nil
 }
 
+// want fails the test unless the bank was asked so many times, and charged that.
+func (b *bank) want(t *testing.T, asked int, charged map[string]int) {
+	t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.asked != asked || !maps.Equal(b.charged, charged) {
+		t.Errorf("asked %d times, charged %v; want %d times, %v", b.asked, b.charged, asked, charged)
+	}
+}
+
 // docs/testing.md shows the next lines; TestTheDocumentationShowsThisTest compares them.
 func TestAnOrderIsChargedOnceThoughTheServiceCrashes(t *testing.T) {
 	retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
@@ -52,9 +63,7 @@ func TestAnOrderIsChargedOnceThoughTheServiceCrashes(t *testing.T) {
 		service.Crash() // before that is committed, so that the order comes again
 		service.Restart()
 		service.Await(retriabletest.Committed()) // nothing is left to do
-		if b.asked != 2 || b.charged["17"] != 100 {
-			t.Errorf("asked %d times, charged %v", b.asked, b.charged)
-		}
+		b.want(t, 2, map[string]int{"17": 100})
 	})
 }
 

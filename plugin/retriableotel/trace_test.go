@@ -256,3 +256,34 @@ func TestABatchIsOneSpanLinkedToEachProducer(t *testing.T) {
 		wantEqual(t, "the letter is the batch's", s.named("send orders.dead")[0].Parent.SpanID(), batch[0].SpanContext.SpanID())
 	})
 }
+
+// A copy that hops on without an attempt stays in its trace.
+func TestARecordThatWaitsInTiersStaysInItsTrace(t *testing.T) {
+	retriabletest.Run(t, func(t *testing.T, k *retriabletest.Kafka) {
+		s := newScene(t)
+		k.Topic("orders", 1)
+		m := k.Start("billing", s.Option(), retriable.Topic("orders", retriable.HandlerFunc(func(_ context.Context, m *retriable.Message) error {
+			if m.Attempt == 1 {
+				return retriable.RetryAfter(errDown, 150*time.Minute)
+			}
+			return nil
+		}), retriable.RetryTopic("orders.retry"), retriable.RetryTier("orders.retry.1h", time.Hour), retriable.DeadLetterTopic("orders.dead")))
+		origin, header := s.checkout()
+		k.ProduceRecords(&kgo.Record{Topic: "orders", Headers: []kgo.RecordHeader{header}})
+		m.Await(retriabletest.Handled(1))
+		var last tracetest.SpanStub
+		hops := 0
+		for _, span := range s.spans.GetSpans() {
+			if strings.HasPrefix(span.Name, "send orders.retry") {
+				hops++
+			}
+			if says(span, "retriable.attempt") == "2" {
+				last = span
+			}
+			wantEqual(t, "trace of "+span.Name, span.SpanContext.TraceID(), origin.TraceID())
+		}
+		if hops < 2 || !last.Parent.IsValid() {
+			t.Errorf("%d hops; the last attempt's parent is %v", hops, last.Parent)
+		}
+	})
+}

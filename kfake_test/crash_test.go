@@ -2,6 +2,7 @@ package kfake_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -128,6 +129,41 @@ func TestARecordThatKillsItsProcessIsDeadLettered(t *testing.T) {
 
 // What kills has its own pace: slow records in another partition have counted more takeovers, and were noted, while it was not suspected
 // yet. They are not given up.
+// Attempts in place, and postponements, of records before it do not make the process look as if it had got over what kills it.
+func TestARecordThatKillsIsFoundBehindOthersThatWaitInPlace(t *testing.T) {
+	for name, fails := range map[string]error{"failing": errors.New("not yet"), "postponed": retriable.Postpone(500 * time.Millisecond)} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders orders.dead", func(b *bed) {
+				m := &mortals{bed: b, opts: []retriable.Option{retriable.MaxPending(3)}, topic: func(h retriable.Handler) retriable.Option {
+					return retriable.Topic("orders", h, retriable.DeadLetterTopic("orders.dead"), retriable.BlockingRetries(5, retriable.Constant(200*time.Millisecond)))
+				}}
+				b.produce("orders", 0, "a=slow", "b=slow", "c=kills", "d=fine")
+				tries := map[string]int{}
+				m.deaths(6, time.Minute, func(ctx context.Context, k *cable, msg *retriable.Message) error {
+					life := fmt.Sprint(m.lives, "/", msg.Offset)
+					switch tries[life]++; string(msg.Value) {
+					case "kills":
+						if m.lives == 1 || tries[fmt.Sprint(m.lives, "/0")] > 2 {
+							return kills(ctx, k)
+						}
+						return retriable.Postpone(700 * time.Millisecond)
+					case "slow":
+						if tries[life] < 5 {
+							return fails
+						}
+					}
+					return nil
+				})
+				letters := b.read("orders.dead")
+				wantEqual(t, "dead letters", len(letters), 1)
+				for _, r := range letters {
+					wantEqual(t, "the letter", string(r.Value), "kills")
+				}
+			})
+		})
+	}
+}
+
 func TestNoOtherRecordIsGivenUp(t *testing.T) {
 	bubble(t, "orders:3 orders.dead", func(b *bed) {
 		m := &mortals{bed: b, topic: func(h retriable.Handler) retriable.Option {

@@ -23,7 +23,7 @@ type crashes struct {
 	noted     int64 // the record that runs alone, -1 for none
 	condemned int64 // the record that was found noted when the count was full, -1 for none
 	end       int64 // the log's at this takeover: what lies above has ended no process
-	passed    int   // records that ended while it was careful
+	passed    int   // records that ended while it was careful, in their retry topic too
 	taken     time.Time
 	since     time.Time // since when it is careful
 	running   time.Time // since when the noted record may run
@@ -183,8 +183,10 @@ func (p *partition) tellNotes() {
 // under way when the process ended, the partition is not under suspicion any more.
 func (p *partition) pass() {
 	p.mu.Lock()
+	if s := p.window.State(p.crash.noted); s != watermark.Held && s != watermark.Postponed { // what waits in memory for another call is not behind us
+		p.crash.passed++
+	}
 	p.crash.noted, p.crash.running = -1, time.Time{}
-	p.crash.passed++
 	low, _ := p.window.Advance()
 	enough := p.crash.passed >= p.c.set.maxPending || low >= p.crash.end
 	p.mu.Unlock()

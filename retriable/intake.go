@@ -199,8 +199,9 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()
 	due := min(h.Due, limit)
 	if due > in.now.UnixMilli() {
-		in.hold(i, m, p.stay(whole, due))
-		it.own.Load().moved = min(h.Moved, in.now.UnixMilli())
+		moved := min(h.Moved, in.now.UnixMilli())
+		in.hold(i, m, p.stay(whole, moved, due))
+		it.own.Load().moved = moved
 		return
 	}
 	it.keep(m)

@@ -104,10 +104,12 @@ func (t *topic) waitIn(name string) time.Duration {
 	return t.maxDelay
 }
 
-// stay says for how long a record that is due then is held here: in a tier no longer than that is.
-func (p *partition) stay(r *kgo.Record, due int64) entry {
+// stay says for how long a record that is due then is held here: in a tier no longer than that is. It began when the record was written; that may be
+// told by another clock, the broker's or another member's, so that it began no earlier than a member says that has hopped it on: or a clock that is
+// ahead would have it hop back to where it is again and again.
+func (p *partition) stay(r *kgo.Record, moved, due int64) entry {
 	if p.tier > 0 {
-		if until := r.Timestamp.Add(p.tier).UnixMilli(); until < due-nearlyDue.Milliseconds() {
+		if until := max(r.Timestamp.UnixMilli(), moved) + p.tier.Milliseconds(); until < due-nearlyDue.Milliseconds() {
 			return entry{due: until, final: due}
 		}
 	}

@@ -10,8 +10,19 @@ import (
 
 // check says what of the invariants a history breaks. It knows nothing but the history.
 func check(h *history) []string {
-	c := &checker{history: h, resolved: map[place]time.Duration{}, told: map[place][]telling{}, where: map[string][]place{}}
+	c := &checker{
+		history: h, resolved: map[place]time.Duration{}, told: map[place][]telling{}, span: map[place]int64{}, dues: map[place]int64{}, given: map[string]bool{},
+	}
+	for _, w := range h.base {
+		c.dues[w.place] = w.due
+		if w.id != "" {
+			c.span[w.place] = w.batch
+		}
+	}
 	c.index()
+	c.paused()
+	c.condemned()
+	c.hops()
 	c.accounts()
 	c.attempts()
 	c.turns()
@@ -29,7 +40,10 @@ type checker struct {
 	starts   []*start
 	resolved map[place]time.Duration // when a record first was, as far as a consumer was told
 	told     map[place][]telling     // each time that one was
-	where    map[string][]place      // of an id
+	span     map[place]int64         // of messages in chunks
+	dues     map[place]int64         // of base records
+	pauses   []*interval
+	given    map[string]bool // ids that were given up for the crashes
 	found    []string
 }
 
@@ -43,10 +57,11 @@ type tenure struct {
 	over      bool // it was given up
 	lost      bool
 	crashed   bool
-	cancelled time.Duration // when handlers' contexts ended with the drain; never, if they did not
-	refused   bool          // its last commit was
-	sent      saying        // by its last commit
-	says      saying        // by its last commit that was accepted
+	cancelled time.Duration  // when handlers' contexts ended with the drain; never, if they did not
+	refused   bool           // its last commit was
+	noted     map[int64]bool // as about to run, in case they end the process
+	sent      saying         // by its last commit
+	says      saying         // by its last commit that was accepted
 }
 
 // saying is what a commit says is resolved.
@@ -62,7 +77,7 @@ func (s saying) tells(offset int64) bool {
 
 // telling is that a consumer was told that a record is resolved.
 type telling struct {
-	by   *tenure // nil: of any that had the partition then
+	by   *tenure
 	at   time.Duration
 	runs bool // by a handler's return, which does not count once its context has ended
 }
@@ -74,6 +89,13 @@ type start struct {
 	ended   bool
 	until   time.Duration
 	outcome ending // "" as long as it runs, and where it was too late
+}
+
+// interval is a time in which a topic of a consumer is paused.
+type interval struct {
+	life     int
+	topic    string
+	from, to time.Duration
 }
 
 const never = time.Duration(math.MaxInt64)
@@ -96,7 +118,7 @@ func (c *checker) index() {
 			if t != nil && !t.over {
 				c.bad("I3: %v was assigned to m%d twice", e.place.lot(), e.life)
 			}
-			t = &tenure{life: e.life, lot: e.place.lot(), at: e.place.offset, claims: e.runs, from: e.at, to: never, cancelled: never}
+			t = &tenure{life: e.life, lot: e.place.lot(), at: e.place.offset, claims: e.runs, from: e.at, to: never, cancelled: never, noted: map[int64]bool{}}
 			holds[e.life][t.lot] = t
 			c.tenures = append(c.tenures, t)
 		case drained:
@@ -115,6 +137,9 @@ func (c *checker) index() {
 		case commits:
 			if t != nil {
 				t.sent = saying{below: e.place.offset, runs: e.runs}
+				if e.noted {
+					t.noted[e.place.offset+e.count] = true
+				}
 			}
 		case committed:
 			if e.cut && !c.narrow {
@@ -143,8 +168,16 @@ func (c *checker) index() {
 			if s := running[e.life][e.place]; s != nil && !e.flag && (e.outcome == succeeds || e.outcome == dropped) {
 				c.resolve(e.place, telling{by: s.tenure, at: e.at, runs: true})
 			}
-		case retried, buried:
+		case retried, moved, buried:
 			c.resolve(e.place, telling{by: t, at: e.at})
+		case pausing:
+			c.pauses = append(c.pauses, &interval{e.life, e.place.topic, e.at, never})
+		case resuming:
+			for _, p := range c.pauses {
+				if p.life == e.life && p.topic == e.place.topic {
+					p.to = min(p.to, e.at)
+				}
+			}
 		case gaveUp:
 			for i := range e.count {
 				c.resolve(place{e.place.topic, e.place.partition, e.place.offset + i}, telling{by: t, at: e.at})
@@ -152,9 +185,73 @@ func (c *checker) index() {
 		case cut, fault:
 		}
 	}
+}
+
+// paused is what Pause promises: nothing of what it stops begins, wherever it waits.
+func (c *checker) paused() {
+	for _, s := range c.starts {
+		for _, p := range c.pauses {
+			covers := p.topic == "" || p.topic == "orders" || p.topic == s.place.topic
+			if covers && s.life == p.life && s.at > p.from && s.at < p.to {
+				c.bad("Pause: %v began at m%d at %v, where %q was paused from %v to %v", s.place, s.life, s.at, p.topic, p.from, p.to)
+			}
+		}
+	}
+}
+
+// hops is what a tier is for: a copy that a member has written there stays for as long as the tier is, by that member's clock.
+func (c *checker) hops() {
+	if c.tier == 0 {
+		return
+	}
+	movers := map[place]int{}
+	for _, e := range c.events {
+		if e.kind == moved {
+			movers[e.place] = e.life
+		}
+	}
 	for i, w := range c.copies {
-		if first := c.movedFrom(i); first >= 0 {
-			c.resolve(c.copies[first].place, telling{at: w.at})
+		if movers[w.place] == 0 || w.place.topic != tierTopic {
+			continue
+		}
+		from := c.movedFrom(i)
+		if from < 0 || !w.hop || movers[c.copies[from].place] != movers[w.place] {
+			continue // written by another, whose clock is another
+		}
+		if slices.ContainsFunc(c.copies, func(o written) bool {
+			return o.id == w.id && o.attempt == w.attempt && movers[o.place] != 0 && movers[o.place] != movers[w.place]
+		}) {
+			continue // or of several like it one may be
+		}
+		for _, e := range c.events {
+			if e.kind == moved && e.place == w.place && e.at < w.at+c.tier-time.Millisecond {
+				c.bad("%s at %v hops on after %v, by m%d, which had put it there", w.id, w.place, e.at-w.at, e.life)
+			}
+		}
+	}
+}
+
+// unclean reports whether a partition was given up without a mark that all is in order: for its successor its owner may have died.
+func (t *tenure) unclean() bool { return t.crashed || t.lost || t.refused || !t.over }
+
+// condemned is what MaxCrashes promises: a record is given up after so many owners of its partition that seem to have died, one of which had
+// noted that it was about to run.
+func (c *checker) condemned() {
+	for _, e := range c.events {
+		if e.kind != buried || e.outcome != condemned {
+			continue
+		}
+		c.given[e.id] = true
+		crashes, noted := 0, false
+		for _, t := range c.tenures {
+			zombie := t.life != e.life && t.to > e.at
+			if t.lot == e.place.lot() && t.from <= e.at && (zombie || t.to <= e.at && t.unclean()) {
+				crashes++
+				noted = noted || t.noted[e.place.offset]
+			}
+		}
+		if crashes < max(c.crashes, 1) || !noted {
+			c.bad("MaxCrashes(%d): %s at %v was given up after %d crashes; noted before one of them: %v", c.crashes, e.id, e.place, crashes, noted)
 		}
 	}
 }
@@ -173,9 +270,12 @@ func (c *checker) movedFrom(i int) int {
 }
 
 func (c *checker) resolve(p place, w telling) {
-	c.told[p] = append(c.told[p], w)
-	if was, ok := c.resolved[p]; !ok || w.at < was {
-		c.resolved[p] = w.at
+	for range max(1, c.span[p]) {
+		c.told[p] = append(c.told[p], w)
+		if was, ok := c.resolved[p]; !ok || w.at < was {
+			c.resolved[p] = w.at
+		}
+		p.offset++
 	}
 }
 
@@ -183,7 +283,7 @@ func (c *checker) resolve(p place, w telling) {
 // in the very moment in which its context ended, nobody can say which came first: that resolves nothing for sure.
 func (c *checker) within(t *tenure, p place) (at time.Duration, ok bool) {
 	for _, w := range c.told[p] {
-		if (w.by == t || w.by == nil && w.at >= t.from) && !(w.runs && w.at == t.cancelled) && (!ok || w.at < at) {
+		if w.by == t && !(w.runs && w.at == t.cancelled) && (!ok || w.at < at) {
 			at, ok = w.at, true
 		}
 	}
@@ -196,7 +296,7 @@ func (c *checker) accounts() {
 		fate        fate
 		first       int
 		gone        bool
-		known       bool
+		kills       bool
 		done, drops int
 		letters     int
 	}
@@ -204,7 +304,7 @@ func (c *checker) accounts() {
 	var ids []string
 	add := func(w written) {
 		if w.id != "" {
-			accounts[w.id] = &account{fate: w.fate, first: w.first, gone: w.gone, known: true}
+			accounts[w.id] = &account{fate: w.fate, first: w.first, gone: w.gone, kills: w.kills}
 			ids = append(ids, w.id)
 		}
 	}
@@ -237,19 +337,22 @@ func (c *checker) accounts() {
 			continue
 		}
 		a.letters++
-		if n, _ := a.fate.last(a.first, c.most); l.attempt != n {
+		if n, _ := a.fate.last(a.first, c.most); l.attempt != n && !c.given[l.id] {
 			c.bad("I8: the dead letter of %s tells of %d attempts, and there were %d", l.id, l.attempt, n)
 		}
 	}
 	for _, id := range ids {
 		a := accounts[id]
 		_, end := a.fate.last(a.first, c.most)
+		if a.kills {
+			end = refused
+		}
 		got := map[ending]int{succeeds: a.done, refused: a.letters, dropped: a.drops}
 		for _, e := range []ending{succeeds, refused, dropped} {
 			switch {
-			case e == end && got[e] == 0 && !a.gone:
+			case e == end && got[e] == 0 && !a.gone && !c.given[id]:
 				c.bad("I1: %s is lost: it should have ended as %q", id, end)
-			case e != end && got[e] > 0:
+			case e != end && got[e] > 0 && !(e == refused && c.given[id]):
 				c.bad("I1: %s should have ended as %q, and ended as %q", id, end, e)
 			}
 		}
@@ -266,8 +369,23 @@ func (c *checker) attempts() {
 		at[w.place] = w
 	}
 	failed := map[string]map[int]time.Duration{} // id → attempt → when it first failed
+	type call struct {
+		t *tenure
+		p place
+	}
+	before := map[call]*start{}
 	for _, s := range c.starts {
 		w, ok := at[s.place]
+		last := before[call{s.tenure, s.place}]
+		if before[call{s.tenure, s.place}] = s; last != nil {
+			w.attempt = last.attempt
+			if c.inPlace(last) {
+				w.attempt++
+				if s.at < last.until+c.pause {
+					c.bad("I7: attempt %d of %s in place began at %v, and the one before it ended at %v", s.attempt, s.id, s.at, last.until)
+				}
+			}
+		}
 		switch {
 		case !ok || w.id != s.id:
 			c.bad("I1: %s was handled at %v, where %q lies", s.id, s.place, w.id)
@@ -294,7 +412,7 @@ func (c *checker) attempts() {
 	}
 	hops := map[string]int{}
 	for i, w := range c.copies {
-		if w.forged || c.movedFrom(i) >= 0 {
+		if w.forged || c.movedFrom(i) >= 0 || w.attempt == 1 { // the last: a base record that was not due yet
 			continue
 		}
 		when, ok := failed[w.id][w.attempt-1]
@@ -337,7 +455,7 @@ func (c *checker) turns() {
 			switch {
 			case o.until > s.at && !(s.tenure != nil && s.at >= s.tenure.to):
 				c.bad("I6: %s began at %v while %s of its lane ran", s.id, s.at, o.id)
-			case o.place.topic == "orders.retry" || postponed[o.place] || postponed[s.place]:
+			case !based(o.place.topic) || postponed[o.place] || postponed[s.place] || c.dues[o.place]+c.dues[s.place] > 0:
 			case o.place.offset > s.place.offset:
 				c.bad("I6: %v began after %v of its lane", s.place, o.place)
 			}
@@ -437,12 +555,14 @@ func (c *checker) explain(first, again *start) string {
 	}
 	when, resolved := c.within(a, first.place)
 	switch {
-	case a == b && first.outcome == "postponed" && first.until <= again.at:
+	case a == b && (first.outcome == "postponed" || c.inPlace(first)) && first.until <= again.at:
 		return ""
 	case a == b:
 		return "in one tenure"
 	case a.crashed && a.to <= again.at, a.lost:
 		return ""
+	case b.from < a.from && b.lost && c.troubled(b, again.at):
+		return "" // a former owner that does not know yet that its session is over
 	case !a.over || a.to > again.at:
 		if c.troubled(a, again.at) {
 			return "" // it was taken away behind its back
@@ -459,6 +579,11 @@ func (c *checker) explain(first, again *start) string {
 		return ""
 	}
 	return "it was resolved, and no commit told"
+}
+
+// inPlace reports whether the attempt after one is to follow in memory.
+func (c *checker) inPlace(s *start) bool {
+	return s.outcome == fails && s.attempt <= c.blocking && s.attempt < c.most && based(s.place.topic)
 }
 
 // cutSince reports whether an owner between two others could not pass on all that it knew.

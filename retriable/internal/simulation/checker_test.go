@@ -106,7 +106,43 @@ func TestTheCheckerFindsWhatIsBroken(t *testing.T) {
 		"two copies of one failure": {func(h *history) {
 			h.copies = append(h.copies, written{place: place{"orders.retry", 0, 5}, id: "b", attempt: 2, at: 21e6})
 		}, "2 copies"},
-		"a letter with a wrong count":      {func(h *history) { h.base[0].fate = fate{end: refused}; h.letters = []written{{id: "a", attempt: 3}} }, "I8: the dead letter of a tells of 3"},
+		"a letter with a wrong count": {func(h *history) { h.base[0].fate = fate{end: refused}; h.letters = []written{{id: "a", attempt: 3}} }, "I8: the dead letter of a tells of 3"},
+		"a start while it is paused": {func(h *history) {
+			h.events = slices.Insert(h.events, 2, event{at: 1e6, kind: pausing, life: 1}, event{at: 50e6, kind: resuming, life: 1})
+		}, "Pause: orders/0@0 began"},
+		"a start from the retry topic while the base topic is paused": {func(h *history) {
+			h.events = slices.Insert(h.events, 9, event{at: 26e6, kind: pausing, life: 1, place: place{topic: "orders"}})
+		}, "Pause: orders.retry/0@0 began"},
+		"a chunk is not resolved": {func(h *history) {
+			h.base[1].batch, h.base[1].place.offset = 2, 1
+			at(h, commits, "orders", 0).place.offset = 3
+			at(h, retried, "orders", 0).at = 26 * time.Millisecond
+		}, "with orders/0@2 unresolved"},
+		"a scheduled record before it is due": {func(h *history) { h.base[0].due = 11 }, "I7: attempt 1 of a"},
+		"a retry in place too soon":           {func(h *history) { h.retryInPlace(50 * time.Millisecond) }, "I7: attempt 2 of a in place"},
+		"a retry in place of another number": {func(h *history) {
+			h.retryInPlace(0)
+			h.each(began, func(e *event) { e.attempt = 1 })
+		}, "I8: attempt 1 of a at orders/0@0, want 2"},
+		"more retries in place than there are": {func(h *history) { h.retryInPlace(0); h.blocking = 0 }, "I5: orders/0@0 (a) began"},
+		"another of its key between two retries in place": {func(h *history) {
+			h.retryInPlace(0)
+			again, end := h.events[4], h.events[5]
+			again.at, end.at = 20e6, 20e6
+			h.events = slices.Insert(slices.Delete(h.events, 4, 6), 6, again, end)
+		}, "I6"},
+		"given up without a crash": {func(h *history) {
+			h.crashes = 2
+			h.events = slices.Insert(h.events, 4, event{at: 15e6, kind: buried, life: 1, place: place{"orders", 0, 0}, id: "a", outcome: condemned})
+		}, "MaxCrashes(2): a at orders/0@0 was given up after 0 crashes; noted before one of them: false"},
+		"what kills its process ends well": {func(h *history) { h.base[0].kills = true }, "I1: a is lost"},
+		"a hop before its stay is over": {func(h *history) {
+			h.tier, h.moves = 2*time.Second, true
+			for i, at := range []time.Duration{22e6, 23e6} {
+				h.copies = append(h.copies, written{hop: true, place: place{tierTopic, 0, int64(i)}, id: "b", attempt: 2, due: 30, at: at})
+				h.events = append(h.events, event{at: at + time.Millisecond, kind: moved, life: 1, place: place{tierTopic, 0, int64(i)}})
+			}
+		}, "hops on after 1ms"},
 		"other bytes than were produced":   {func(h *history) { at(h, began, "orders", 0).text = "its key is \"x\"" }, "its key is"},
 		"a second owner beside the first":  {func(h *history) { h.takeOver(0); at(h, drained, "orders", 0).kind = fault; h.calm() }, "had not given it up"},
 		"resolved, and no commit tells it": {func(h *history) { h.takeOver(0); at(h, committed, "orders", 0).kind = "" }, "no commit told"},
@@ -152,6 +188,18 @@ func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
 				event{at: 46e6, kind: committed, life: 3, place: p, cut: true},
 				event{at: 48e6, kind: drained, life: 3, place: p})
 		},
+		"its owner had been cut off, and did not know yet that it was counted out": func(h *history) {
+			p := place{"orders", 0, 0}
+			h.events = slices.Insert(h.events, 0, event{at: -1, kind: assigned, life: 3, place: p}, event{at: 1e6, kind: cut, life: 3})
+			h.events = append(h.events,
+				event{at: 53e6, kind: began, life: 3, place: p, id: "a", key: "k", attempt: 1, clock: 53},
+				event{at: 54e6, kind: drained, life: 3, place: p, flag: true})
+			h.each(began, func(e *event) {
+				if e.life == 2 {
+					e.kind = fault
+				}
+			})
+		},
 		"it returned in the moment in which its drain was over": func(h *history) { h.overrun() },
 		"it had resolved it in the moment in which it got it again": func(h *history) {
 			p := place{"orders", 0, 0}
@@ -196,6 +244,16 @@ func (h *history) takeOver(from int64) *event {
 		event{at: 51e6, kind: began, life: 2, place: p, id: "a", key: "k", attempt: 1, clock: 51},
 		event{at: 52e6, kind: ended, life: 2, place: p, id: "a", attempt: 1, outcome: succeeds})
 	return &h.events[n]
+}
+
+// retryInPlace has a fail once and succeed in place, of two attempts in place at most, that are to wait for so long.
+func (h *history) retryInPlace(pause time.Duration) {
+	h.blocking, h.pause = 2, pause
+	h.base[0].fate.fails = 1
+	h.events[3].outcome = fails
+	again, end := h.events[2], h.events[3]
+	again.at, again.attempt, again.clock, end.outcome = h.events[3].at, 2, 15, succeeds
+	h.events = slices.Insert(h.events, 4, again, end)
 }
 
 // overrun has a return in the very moment in which the drain of its partition is over, untold by any commit, and a second member begin there.

@@ -3,6 +3,7 @@ package simulation
 import (
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 )
@@ -24,6 +25,12 @@ type lot struct {
 
 func (p place) lot() lot { return lot{p.topic, p.partition} }
 
+// tierTopic is a retry topic for waits of a length.
+const tierTopic = "orders.2s"
+
+// based reports whether a topic is the base topic, be it made anew.
+func based(topic string) bool { return topic == "orders" || strings.HasPrefix(topic, "orders#") }
+
 type kind string
 
 const (
@@ -36,6 +43,9 @@ const (
 	gaveUp    kind = "gave up"   // it was dropped, or skipped: count of them
 	commits   kind = "commits"   // the broker got a commit of place; runs: its map
 	committed kind = "committed" // it was answered; flag: refused
+	moved     kind = "moved"     // the record at place was written again elsewhere, as it is
+	pausing   kind = "pausing"   // place.topic: which, "" for all
+	resuming  kind = "resuming"
 	crashed   kind = "crashed"
 	cut       kind = "cut off" // from the network, by the plan
 	fault     kind = "fault"   // the plan did something
@@ -59,6 +69,7 @@ type event struct {
 	clock   int64 // by the member's own clock, in ms
 	outcome ending
 	flag    bool
+	noted   bool // of commits: so many above it lies a record that is about to run
 	cut     bool // of committed: not all that is finished fitted
 	count   int64
 	text    string
@@ -95,18 +106,22 @@ func (e event) String() string {
 
 // history is the whole of a run, as the checker gets it.
 type history struct {
-	most    int // attempts
-	keyed   bool
-	inTurn  bool // all records of a partition
-	moves   bool // a copy that waits may be written again at the tail of its topic
-	base    []written
-	copies  []written
-	letters []written
-	events  []event
-	drain   time.Duration // how long handlers may run on in partitions that are given up
-	narrow  bool          // a broker has refused metadata for its size
-	wedged  string        // why not everything was committed in the end, if so
-	parked  bool          // the broker has not let any member join for half an hour
+	most     int // attempts
+	keyed    bool
+	inTurn   bool // all records of a partition
+	moves    bool // a copy that waits may be written again at the tail of its topic
+	base     []written
+	copies   []written
+	letters  []written
+	events   []event
+	drain    time.Duration // how long handlers may run on in partitions that are given up
+	narrow   bool          // a broker has refused metadata for its size
+	blocking int           // so many attempts of a base record are tried again in place
+	pause    time.Duration // before each of these
+	tier     time.Duration // how long copies in the tier wait there
+	crashes  int           // after so many a record may be given up
+	wedged   string        // why not everything was committed in the end, if so
+	parked   bool          // the broker has not let any member join for half an hour
 }
 
 // written is a record in a topic.
@@ -114,13 +129,15 @@ type written struct {
 	place   place
 	id      string
 	attempt int   // of a copy: the coming one; of a letter: those made
-	due     int64 // ms
+	due     int64 // ms; of a base record too, if its producer asked for it
 	origin  place // of a letter
 	fate    fate
 	first   int   // the first attempt's number: 1, but for hostile copies
 	gone    bool  // it was deleted with its topic
+	hop     bool  // it was written again as it was
 	forged  bool  // written by no member
-	batch   int64 // it stands for so many offsets that cannot be read
+	batch   int64 // it lies at so many offsets, being in chunks, or not to be read
+	kills   bool  // its handler ends the process
 	at      time.Duration
 }
 

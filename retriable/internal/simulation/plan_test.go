@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -37,6 +38,12 @@ type plan struct {
 	length      time.Duration
 	records     []record
 	steps       []step
+
+	// Of some plans only; see embellish.
+	blocking  int           // retries in place
+	tier      time.Duration // of a retry topic for waits of that length, 0 for none
+	scheduled time.Duration // how far ahead due times of base records are honoured
+	crashes   int           // MaxCrashes
 }
 
 type protocol struct {
@@ -59,9 +66,26 @@ type record struct {
 	fate      fate
 	deaf      bool // its handler ignores its context
 	takes     time.Duration
-	postpones int  // so often before its first attempt
-	spoofed   bool // it comes with headers that only the library may write
-	hostile   int  // 0, or which malformed copy it is: then it is written to the retry topic
+	postpones int           // so often before its first attempt
+	spoofed   bool          // it comes with headers that only the library may write
+	hostile   int           // 0, or which malformed copy it is: then it is written to the retry topic
+	delay     time.Duration // it is due so long after it was produced
+	parts     int           // it is so large that it is written in about so many chunks
+	kills     bool          // it ends its process
+}
+
+// value tells the record by its first word.
+func (r record) value() string {
+	if r.parts == 0 {
+		return r.id
+	}
+	return r.id + " " + strings.Repeat(r.id, 1000*r.parts/len(r.id))
+}
+
+// idOf is the record that a value is of.
+func idOf(value []byte) string {
+	id, _, _ := strings.Cut(string(value), " ")
+	return id
 }
 
 // fate is how a record is to end, after so many attempts that fail.
@@ -73,10 +97,11 @@ type fate struct {
 type ending string
 
 const (
-	succeeds ending = "done"
-	refused  ending = "dead"
-	dropped  ending = "dropped"
-	fails    ending = "failed" // and is tried again
+	succeeds  ending = "done"
+	refused   ending = "dead"
+	dropped   ending = "dropped"
+	condemned ending = "condemned" // for it ended its process again and again
+	fails     ending = "failed"    // and is tried again
 )
 
 // outcome is what attempt n of a record is to return.
@@ -127,6 +152,8 @@ const (
 	rehash      action = "coordinators move"
 	bomb        action = "a batch comes that cannot be unpacked"
 	renew       action = "the base topic is made anew"
+	pause       action = "topics are paused"
+	giveUp      action = "what cannot be read is given up"
 )
 
 func (s step) String() string {
@@ -136,6 +163,8 @@ func (s step) String() string {
 		text += fmt.Sprintf(" (%d)", s.member)
 	case disconnect:
 		text += fmt.Sprintf(" (%d, for %v)", s.member, s.takes)
+	case pause:
+		text += fmt.Sprintf(" (%d, %q for %v)", s.member, s.topic, s.takes)
 	case crashBefore, crashAfter, loseAnswer:
 		text += fmt.Sprintf(" (%d, %s)", s.member, s.key.Name())
 	case refuse:
@@ -147,6 +176,13 @@ func (s step) String() string {
 
 // draw makes the plan of a seed.
 func draw(seed uint64) plan {
+	p := sketch(seed)
+	p.embellish()
+	return p
+}
+
+// sketch is a plan without what only some have. The regressions are such.
+func sketch(seed uint64) plan {
 	r := rand.New(rand.NewPCG(seed, 7))
 	p := plan{
 		seed:        seed,
@@ -192,9 +228,88 @@ func draw(seed uint64) plan {
 	for range 1 + r.IntN(8) {
 		p.steps = append(p.steps, p.drawStep(r, kinds[r.IntN(len(kinds))]))
 	}
+	p.sort()
+	return p
+}
+
+func (p *plan) sort() {
 	slices.SortStableFunc(p.steps, func(a, b step) int { return int(a.at - b.at) })
 	slices.SortStableFunc(p.records, func(a, b record) int { return int(a.at - b.at) })
-	return p
+}
+
+// embellish adds to every other plan what not every consumer uses: retries in place, tiers, due times, chunks, records that end their process, pauses,
+// batches that are skipped while records before them wait.
+func (p *plan) embellish() {
+	r := rand.New(rand.NewPCG(p.seed, 8))
+	if r.IntN(2) == 0 {
+		return
+	}
+	some := func() bool { return r.IntN(3) == 0 }
+	if some() {
+		p.blocking = 1 + r.IntN(2)
+	}
+	if some() {
+		p.tier, p.backoff = 2*time.Second, 3*time.Second
+	}
+	if some() {
+		p.scheduled = 5 * time.Second
+		for i, skew := range p.skews { // a member is to see a due time that lies no further ahead than the limit
+			p.skews[i] = max(-time.Second, min(skew, time.Second))
+		}
+		p.among(r, 3, func(rec *record) { rec.delay = time.Duration(r.Int64N(int64(3 * time.Second))) })
+		for i := range p.records {
+			p.records[i].spoofed = false // or it would be due when it says
+		}
+	}
+	if some() {
+		p.among(r, 8, func(rec *record) { rec.parts = 1 + r.IntN(4) })
+	}
+	if some() {
+		p.crashes = 2 + r.IntN(2)
+		if rec := &p.records[r.IntN(len(p.records))]; r.IntN(2) == 0 && rec.hostile == 0 && rec.postpones == 0 {
+			rec.kills = true
+		}
+	}
+	if some() {
+		for range 1 + r.IntN(2) {
+			p.steps = append(p.steps, step{
+				at: time.Duration(r.Int64N(int64(p.length))), what: pause, member: r.IntN(4),
+				topic: []string{"", "orders", "orders", "orders.retry"}[r.IntN(4)], takes: time.Duration(1+r.IntN(4)) * time.Second,
+			})
+		}
+	}
+	if some() && !p.has(renew) {
+		p.flood(r)
+	}
+	p.sort()
+}
+
+// among changes one in n of the base records.
+func (p *plan) among(r *rand.Rand, n int, change func(*record)) {
+	for i := range p.records {
+		if rec := &p.records[i]; r.IntN(n) == 0 && rec.hostile == 0 {
+			change(rec)
+		}
+	}
+}
+
+func (p *plan) has(what action) bool {
+	return slices.ContainsFunc(p.steps, func(s step) bool { return s.what == what })
+}
+
+// flood has slow records come right before a batch that cannot be unpacked, more than may be pending, and has that given up while they wait.
+func (p *plan) flood(r *rand.Rand) {
+	at := p.length / 3
+	p.maxPending = 3
+	for i := range 12 {
+		p.records = append(p.records, record{id: fmt.Sprintf("f%d", i), at: at - time.Millisecond, takes: time.Second, fate: fate{end: succeeds}, key: fmt.Sprintf("k%d", r.IntN(8))})
+	}
+	if !p.has(bomb) {
+		p.steps = append(p.steps, step{at: at, what: bomb})
+	}
+	for i := range 4 {
+		p.steps = append(p.steps, step{at: at + time.Duration(i+1)*500*time.Millisecond, what: giveUp})
+	}
 }
 
 func (p *plan) drawRecord(r *rand.Rand, i int) record {

@@ -3,6 +3,7 @@ package simulation
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -57,6 +58,7 @@ type member struct {
 
 	launched chan struct{} // closed when Member is set, which its hooks may be ahead of
 	running  atomic.Int32
+	stopped  atomic.Bool // by Pause
 }
 
 // run has a plan run, and returns its history.
@@ -80,9 +82,12 @@ func (w *world) live() *history {
 	w.k.Members = []retriable.Option{
 		retriable.Logger(logger()), retriable.Kafka(w.protocol.opts...), retriable.Kafka(kgo.HeartbeatInterval(500*time.Millisecond), kgo.SessionTimeout(w.session)),
 		retriable.Concurrency(w.workers), retriable.DrainTimeout(w.drain), retriable.CommitInterval(w.plan.commit), retriable.MaxPending(w.maxPending),
-		retriable.MaxHeld(w.maxHeld), retriable.Kafka(kgo.MaxDecompressBatchBytes(50_000)), retriable.MaxCrashes(0),
+		retriable.MaxHeld(w.maxHeld), retriable.Kafka(kgo.MaxDecompressBatchBytes(50_000)), retriable.MaxCrashes(w.crashes),
 	}
-	for topic, n := range map[string]int32{"orders": w.partitions, "orders.retry": w.retries, "orders.dead": 1} {
+	for topic, n := range map[string]int32{"orders": w.partitions, "orders.retry": w.retries, tierTopic: w.retries, "orders.dead": 1} {
+		if topic == tierTopic && w.tier == 0 {
+			continue
+		}
 		w.k.Topic(topic, n)
 		w.topics[w.k.Cluster.TopicInfo(topic).TopicID] = topic
 	}
@@ -133,6 +138,9 @@ func (w *world) play() {
 			at = steps[0].at
 		}
 		time.Sleep(at - time.Since(w.ledger.began))
+		if w.crashes > 0 && len(w.alive()) == 0 {
+			w.join()
+		}
 		switch {
 		case len(records) > 0 && records[0].at == at:
 			w.produce(records[0])
@@ -151,7 +159,7 @@ func (w *world) produce(rec record) {
 	w.mu.Lock()
 	w.records[rec.id], w.left[rec.id] = rec, left
 	w.mu.Unlock()
-	r := &kgo.Record{Topic: "orders", Partition: rec.partition, Value: []byte(rec.id), Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}, {Key: "mine"}}}
+	r := &kgo.Record{Topic: "orders", Partition: rec.partition, Value: []byte(rec.value()), Headers: []kgo.RecordHeader{{Key: "mine", Value: []byte("1")}, {Key: "mine"}}}
 	if rec.key != "" {
 		r.Key = []byte(rec.key)
 	}
@@ -162,7 +170,22 @@ func (w *world) produce(rec record) {
 		r.Topic = "orders.retry"
 		r.Headers = append(r.Headers, hostileHeaders[rec.hostile-1]...)
 	}
-	if err := w.cl.ProduceSync(w.Context(), r).FirstErr(); err != nil {
+	rs, due := []*kgo.Record{r}, int64(0)
+	if rec.delay > 0 || rec.parts > 0 {
+		var opts []retriable.SendOption
+		if rec.delay > 0 {
+			at := time.Now().Add(rec.delay)
+			opts, due = append(opts, retriable.DeliverAt(at)), at.UnixMilli()
+		}
+		rs = retriable.Split(r, 1500, opts...)
+		for _, part := range rs {
+			part.Partition = rec.partition
+		}
+		if len(rs) > 1 {
+			w.meet("chunks")
+		}
+	}
+	if err := w.cl.ProduceSync(w.Context(), rs...).FirstErr(); err != nil {
 		w.Logf("seed %d: %s is not produced: %v", w.seed, rec.id, err)
 		return
 	}
@@ -172,16 +195,33 @@ func (w *world) produce(rec record) {
 		w.copies[place{"orders.retry", r.Partition, r.Offset}] = rec
 		return
 	}
-	w.base = append(w.base, written{place: place{*w.current.Load(), r.Partition, r.Offset}, id: rec.id, attempt: 1, first: 1, fate: rec.fate, at: time.Since(w.ledger.began)})
+	w.base = append(w.base, written{
+		place: place{*w.current.Load(), rec.partition, rs[0].Offset}, id: rec.id, attempt: 1, first: 1, fate: rec.fate, at: time.Since(w.ledger.began),
+		due: due, batch: int64(len(rs)), kills: rec.kills,
+	})
 }
+
+// blockingPause is between two attempts in place.
+const blockingPause = 200 * time.Millisecond
 
 // join starts a member, with a clock of its own.
 func (w *world) join() {
 	m := &member{w: w, no: len(w.members) + 1, launched: make(chan struct{})}
 	m.skew = w.skews[len(w.members)%len(w.skews)]
-	m.Member = w.k.Launch("g", retriable.Hooks(m), retriable.Topic("orders", retriable.HandlerFunc(m.handle),
+	opts := []retriable.TopicOption{
 		retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.MaxAttempts(w.maxAttempts),
-		retriable.Backoff(retriable.Constant(w.backoff)), retriable.Ordering(w.order)))
+		retriable.Backoff(retriable.Constant(w.backoff)), retriable.Ordering(w.order),
+	}
+	if w.blocking > 0 {
+		opts = append(opts, retriable.BlockingRetries(w.blocking, retriable.Constant(blockingPause)))
+	}
+	if w.tier > 0 {
+		opts = append(opts, retriable.RetryTier(tierTopic, w.tier))
+	}
+	if w.scheduled > 0 {
+		opts = append(opts, retriable.Scheduled(w.scheduled))
+	}
+	m.Member = w.k.Launch("g", retriable.Hooks(m), retriable.Topic("orders", retriable.HandlerFunc(m.handle), opts...))
 	close(m.launched)
 	w.members = append(w.members, m)
 	w.leaving.Go(func() {
@@ -251,6 +291,9 @@ func (w *world) do(s step) {
 	case bomb:
 		w.bomb(s)
 		return
+	case giveUp:
+		w.skip()
+		return
 	case renew:
 		if raceEnabled {
 			return
@@ -281,8 +324,30 @@ func (w *world) do(s step) {
 			w.back = back
 		}
 		time.AfterFunc(s.takes, m.Reconnect)
+	case pause:
+		w.pause(m, s)
 	default:
 	}
+}
+
+// pause stops topics of a member for a while, unless something of it is stopped already.
+func (w *world) pause(m *member, s step) {
+	if m.stopped.Swap(true) {
+		return
+	}
+	var topics []string
+	if s.topic != "" {
+		topics = []string{s.topic}
+	}
+	m.Pause(topics...)
+	m.write(event{kind: pausing, life: m.no, place: place{topic: s.topic}})
+	w.leaving.Go(func() {
+		time.Sleep(s.takes)
+		m.write(event{kind: resuming, life: m.no, place: place{topic: s.topic}})
+		m.Resume(topics...)
+		m.stopped.Store(false)
+		w.meet("paused")
+	})
 }
 
 func (w *world) refuse(s step) {
@@ -404,9 +469,17 @@ func (w *world) parked() bool {
 	return len(w.alive()) > 0
 }
 
+// consumed are the topics that members read.
+func (w *world) consumed() []string {
+	if w.tier > 0 {
+		return []string{"orders", "orders.retry", tierTopic}
+	}
+	return []string{"orders", "orders.retry"}
+}
+
 func (w *world) uncommitted() string {
 	info := w.k.Cluster.GroupInfo("g")
-	for _, topic := range []string{"orders", "orders.retry"} {
+	for _, topic := range w.consumed() {
 		for _, p := range w.k.Cluster.PartitionInfos(topic) {
 			if info == nil || info.Commits[topic][p.Partition].Offset < p.HighWatermark {
 				return fmt.Sprintf("%s/%d: %v of %d", topic, p.Partition, info.Commits[topic][p.Partition].Offset, p.HighWatermark)
@@ -418,7 +491,7 @@ func (w *world) uncommitted() string {
 
 // skip gives up on what Health says cannot be read.
 func (w *world) skip() {
-	if !slices.ContainsFunc(w.steps, func(s step) bool { return s.what == bomb }) {
+	if !w.has(bomb) {
 		return
 	}
 	for _, m := range w.alive() {
@@ -443,10 +516,15 @@ func (w *world) history() *history {
 	base := slices.Clone(w.base)
 	w.mu.Unlock()
 	h := &history{
-		most: w.maxAttempts, keyed: w.order == retriable.ByKey, inTurn: w.order == retriable.ByPartition, moves: w.maxHeld < 100, base: base, drain: w.drain,
+		most: w.maxAttempts, keyed: w.order == retriable.ByKey, inTurn: w.order == retriable.ByPartition, moves: w.maxHeld < 100 || w.tier > 0, base: base, drain: w.drain,
+		blocking: w.blocking, pause: blockingPause, tier: w.tier, crashes: w.crashes,
 		narrow: slices.ContainsFunc(w.steps, func(s step) bool { return s.err == kerr.OffsetMetadataTooLarge }),
 	}
-	for _, r := range w.k.Records("orders.retry") {
+	copies := w.k.Records("orders.retry")
+	if w.tier > 0 {
+		copies = append(copies, w.k.Records(tierTopic)...)
+	}
+	for _, r := range copies {
 		at := place{r.Topic, r.Partition, r.Offset}
 		if rec, ok := w.copies[at]; ok {
 			first := min(wire.ParseRetry(r.Headers).Attempt, w.maxAttempts)
@@ -454,11 +532,11 @@ func (w *world) history() *history {
 			continue
 		}
 		p := wire.ParseRetry(r.Headers)
-		h.copies = append(h.copies, written{place: at, id: string(r.Value), attempt: p.Attempt, due: p.Due, at: r.Timestamp.Sub(w.ledger.began)})
+		h.copies = append(h.copies, written{place: at, id: idOf(r.Value), attempt: p.Attempt, due: p.Due, hop: p.Moved > 0, at: r.Timestamp.Sub(w.ledger.began)})
 	}
 	for _, l := range w.k.DeadLetters("orders.dead") {
 		h.letters = append(h.letters, written{
-			place: place{l.Topic, l.Partition, l.Record.Offset}, id: string(l.Value), attempt: l.Attempts,
+			place: place{l.Topic, l.Partition, l.Record.Offset}, id: idOf(l.Value), attempt: l.Attempts,
 			origin: place{l.Origin.Topic, l.Origin.Partition, l.Origin.Offset}, at: l.Timestamp.Sub(w.ledger.began),
 		})
 	}
@@ -487,7 +565,7 @@ func (w *world) where(p retriable.Position, id string) place {
 
 // handle is every member's handler. What it does is in the plan.
 func (m *member) handle(ctx context.Context, msg *retriable.Message) error {
-	w, id := m.w, string(msg.Value)
+	w, id := m.w, idOf(msg.Value)
 	w.mu.Lock()
 	rec, known := w.records[id]
 	left := w.left[id]
@@ -500,6 +578,12 @@ func (m *member) handle(ctx context.Context, msg *retriable.Message) error {
 	start := e
 	start.kind, start.text = began, rec.compare(msg, known)
 	m.write(start)
+	if rec.kills {
+		w.meet("killed")
+		m.Crash()
+		<-ctx.Done()
+		return ctx.Err()
+	}
 	e.kind, e.outcome = ended, rec.fate.outcome(msg.Attempt, w.maxAttempts)
 	postponed := left != nil && left.Add(-1) >= 0
 	if postponed {
@@ -548,6 +632,8 @@ func (rec record) compare(m *retriable.Message, known bool) string {
 		return "nobody produced it"
 	case string(m.Key) != rec.key, (m.Key == nil) != (rec.key == ""):
 		return fmt.Sprintf("its key is %q", m.Key)
+	case string(m.Value) != rec.value():
+		return fmt.Sprintf("its value has %d bytes", len(m.Value))
 	case got != `mine="1" mine=""`:
 		return "its headers are " + got
 	}
@@ -585,6 +671,15 @@ func decode(text string, offset int64) (runs []run) {
 	return runs
 }
 
+// noted reads which record a commit says is about to run, see crash.go.
+func noted(text string, offset int64) (above int64, ok bool) {
+	if m, ok := watermark.DecodeMap(text, offset, -1); ok && len(m.Notes) > 2 {
+		n, _ := binary.Uvarint(m.Notes[2:])
+		return int64(n), true
+	}
+	return 0, false
+}
+
 // OnDrained and the others write the ledger, until the member has crashed.
 func (m *member) OnDrained(d retriable.Drained) {
 	m.write(event{kind: drained, life: m.no, place: m.w.owned(m.no, d.Topic, d.Partition), flag: d.Lost, count: int64(d.Took), text: fmt.Sprintf("after %v, abandoned %d", d.Took, d.Abandoned)})
@@ -595,17 +690,27 @@ func (m *member) OnDrained(d retriable.Drained) {
 }
 
 func (m *member) OnRetried(e retriable.Retried) {
-	m.write(event{kind: retried, life: m.no, place: m.w.where(e.Message.Source, string(e.Message.Value))})
+	m.write(event{kind: retried, life: m.no, place: m.w.where(e.Message.Source, idOf(e.Message.Value))})
 }
 
-func (m *member) OnDeadLettered(e retriable.DeadLettered) {
-	m.write(event{kind: buried, life: m.no, place: m.w.where(e.Message.Source, string(e.Message.Value))})
+func (m *member) OnDeadLettered(d retriable.DeadLettered) {
+	e := event{kind: buried, life: m.no, place: m.w.where(d.Message.Source, idOf(d.Message.Value))}
+	if errors.As(d.Err, new(*retriable.CrashError)) {
+		e.id, e.outcome = idOf(d.Message.Value), condemned
+		m.w.meet("condemned")
+	}
+	m.write(e)
+}
+
+func (m *member) OnRewritten(r retriable.Rewritten) {
+	m.write(event{kind: moved, life: m.no, place: m.w.where(r.Source, "")})
+	m.w.meet("moved")
 }
 
 func (m *member) OnDropped(d retriable.Dropped) {
 	e := event{kind: gaveUp, life: m.no, count: d.Records}
 	if e.place = m.w.where(d.Source, ""); d.Message != nil {
-		e.place = m.w.where(d.Source, string(d.Message.Value))
+		e.place = m.w.where(d.Source, idOf(d.Message.Value))
 	}
 	m.write(e)
 }
@@ -631,7 +736,7 @@ func (w *world) owned(life int, topic string, partition int32) place {
 	w.ledger.mu.Lock()
 	defer w.ledger.mu.Unlock()
 	for _, e := range slices.Backward(w.ledger.events) {
-		if e.kind == assigned && e.life == life && e.place.partition == partition && strings.HasPrefix(e.place.topic, "orders") && e.place.topic != "orders.retry" {
+		if e.kind == assigned && e.life == life && e.place.partition == partition && based(e.place.topic) {
 			return place{e.place.topic, partition, 0}
 		}
 	}
@@ -653,12 +758,13 @@ func (w *world) watch() {
 				name = topics[t.TopicID]
 			}
 			for _, p := range t.Partitions {
-				if name != "orders.retry" && name != *w.current.Load() {
+				if based(name) && name != *w.current.Load() {
 					continue // of a topic that is gone: it is refused
 				}
 				e := event{kind: commits, life: life, place: place{name, p.Partition, p.Offset}}
 				if p.Metadata != nil {
 					e.runs = decode(*p.Metadata, p.Offset)
+					e.count, e.noted = noted(*p.Metadata, p.Offset)
 				}
 				if len(e.runs) > 0 {
 					w.meet("a map")

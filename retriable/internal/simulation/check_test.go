@@ -11,7 +11,7 @@ import (
 // check says what of the invariants a history breaks. It knows nothing but the history.
 func check(h *history) []string {
 	c := &checker{
-		history: h, resolved: map[place]time.Duration{}, told: map[place][]telling{}, span: map[place]int64{}, dues: map[place]int64{}, given: map[string]bool{},
+		history: h, resolved: map[place]time.Duration{}, told: map[place][]telling{}, by: map[int]*tenure{}, span: map[place]int64{}, dues: map[place]int64{}, given: map[string]bool{},
 	}
 	for _, w := range h.base {
 		c.dues[w.place] = w.due
@@ -43,6 +43,7 @@ type checker struct {
 	span     map[place]int64         // of messages in chunks
 	dues     map[place]int64         // of base records
 	pauses   []*interval
+	by       map[int]*tenure // whose a commit is, by its place in the ledger
 	given    map[string]bool // ids that were given up for the crashes
 	found    []string
 }
@@ -108,7 +109,7 @@ func (c *checker) bad(format string, args ...any) {
 func (c *checker) index() {
 	holds := map[int]map[lot]*tenure{}
 	running := map[int]map[place]*start{}
-	for _, e := range c.events {
+	for i, e := range c.events {
 		if holds[e.life] == nil {
 			holds[e.life], running[e.life] = map[lot]*tenure{}, map[place]*start{}
 		}
@@ -135,7 +136,7 @@ func (c *checker) index() {
 				}
 			}
 		case commits:
-			if t != nil {
+			if c.by[i] = t; t != nil {
 				t.sent = saying{below: e.place.offset, runs: e.runs}
 				if e.noted {
 					t.noted[e.place.offset+e.count] = true
@@ -247,7 +248,9 @@ func (c *checker) condemned() {
 			zombie := t.life != e.life && t.to > e.at
 			if t.lot == e.place.lot() && t.from <= e.at && (zombie || t.to <= e.at && t.unclean()) {
 				crashes++
-				noted = noted || t.noted[e.place.offset]
+				for i := range max(1, c.span[e.place]) { // a message in chunks runs with its last
+					noted = noted || t.noted[e.place.offset+i]
+				}
 			}
 		}
 		if crashes < max(c.crashes, 1) || !noted {
@@ -480,12 +483,12 @@ func (c *checker) offsets() {
 		}
 	}
 	last := map[*tenure]int64{}
-	for _, e := range c.events {
+	for i, e := range c.events {
 		if e.kind != commits || e.life == 0 {
 			continue
 		}
-		t := c.tenureAt(e.life, e.place.lot(), e.at)
-		if t == nil {
+		t := c.by[i]
+		if !c.owns(t, e.at) {
 			c.bad("I3: m%d committed %v at %v, and does not own it", e.life, e.place, e.at)
 		} else {
 			if was, ok := last[t]; ok && e.place.offset < was {
@@ -509,18 +512,17 @@ func (c *checker) offsets() {
 // takes it only as long as nobody else has the partition.
 const inFlight = 6 * time.Second
 
-// tenureAt finds whose a partition was.
-func (c *checker) tenureAt(life int, l lot, at time.Duration) (found *tenure) {
-	for _, t := range c.tenures {
-		end := t.to
-		if t.lost {
-			end += inFlight
-		}
-		if t.life == life && t.lot == l && t.from <= at && at <= end && (found == nil || t.from >= found.from) {
-			found = t // a member that lost a partition may have it again at once
-		}
+// owns reports whether a partition is still a tenure's, so that it may commit.
+func (c *checker) owns(t *tenure, at time.Duration) bool {
+	switch {
+	case t == nil:
+		return false
+	case t.lost:
+		return at <= t.to+inFlight
+	case t.over, t.crashed:
+		return at <= t.to
 	}
-	return found
+	return true
 }
 
 // repeats is I5: a record is called again only where something explains it.

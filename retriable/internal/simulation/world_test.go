@@ -410,7 +410,7 @@ const settles = 15 * time.Second
 func (w *world) heal() (missing string) {
 	w.write(event{kind: fault, text: "all is well again"})
 	var strangers []string
-	for i := range 1800 {
+	for i := range 3600 { // with clocks ten minutes apart each attempt may wait for so long
 		if len(w.alive()) == 0 { // the last has met the crash that waited for it
 			w.join()
 		}

@@ -207,7 +207,7 @@ func (s *Segment[T]) truncate(offset int64) (empty bool) {
 	for n > 0 && s.Offset(n-1) >= offset {
 		n--
 	}
-	s.slots = s.slots[:n]
+	s.slots, s.low = s.slots[:n], min(s.low, n)
 	s.last = min(s.last, offset-1)
 	return false
 }

@@ -120,6 +120,21 @@ func TestTruncateForgetsTheTail(t *testing.T) {
 	wantAt(t, w, 3)
 }
 
+// Found by TestWindowAgainstASortedSet: a segment that was seen to be done up to above the cut never ended, and the watermark passed the read position.
+func TestACutBelowWhatIsKnownToBeDone(t *testing.T) { // I2
+	w := newWindow(100, -1)
+	low := track(w, 1, 100)
+	s := track(w, 2, 101, 102, 103)
+	s[0].Done()
+	s[1].Done()
+	w.Done() // looks how far the second is done
+	if !w.Truncate(102) {
+		t.Fatal("refused above the watermark")
+	}
+	low[0].Done()
+	wantAt(t, w, 102)
+}
+
 func TestOldestNamesTheFirstUnresolved(t *testing.T) {
 	w := newWindow(0, -1)
 	if _, _, ok := w.Oldest(); ok {

@@ -225,7 +225,7 @@ func (c *checker) hops() {
 			continue // or of several like it one may be
 		}
 		for _, e := range c.events {
-			if e.kind == moved && e.place == w.place && e.at < w.at+c.tier-time.Millisecond {
+			if e.kind == moved && e.life == movers[w.place] && e.place == w.place && e.at < w.at+c.tier-time.Millisecond {
 				c.bad("%s at %v hops on after %v, by m%d, which had put it there", w.id, w.place, e.at-w.at, e.life)
 			}
 		}

@@ -368,7 +368,7 @@ func (w *world) refuse(s step) {
 func (w *world) bomb(s step) {
 	var rs []*kgo.Record
 	for range 3 {
-		rs = append(rs, &kgo.Record{Topic: "orders", Partition: 0, Value: bytes.Repeat([]byte("0"), 30_000)})
+		rs = append(rs, &kgo.Record{Topic: "orders", Partition: 0, Value: bytes.Repeat([]byte("0"), 60_000)}) // each by itself too, should they be written in several batches
 	}
 	if err := w.cl.ProduceSync(w.Context(), rs...).FirstErr(); err != nil {
 		return

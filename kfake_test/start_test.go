@@ -451,3 +451,21 @@ func TestAPatternsRetriesComeBackAsTheRecordsOfTheirTopics(t *testing.T) {
 		c.clean()
 	})
 }
+
+// The ends of logs are asked for topic by topic, however many partitions there are without a commit.
+func TestManyNewPartitionsAreAskedForTogether(t *testing.T) {
+	bubble(t, "orders:300", func(b *bed) {
+		asked := map[kmsg.Request]bool{} // the broker asks once for each partition in it, all in one goroutine
+		b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.ListOffsets}, Count: -1, Err: kerr.RequestTimedOut, When: func(req kmsg.Request) bool {
+			asked[req] = true
+			return false
+		}})
+		r := b.begin("g", patient(), retriable.Topic("orders", handles(func(*retriable.Message) error { return nil }), none()))
+		time.Sleep(10 * time.Second)
+		wantEqual(t, "partitions", len(r.Stats().Partitions), 300)
+		r.clean()
+		if n := len(asked); n == 0 || n > 10 {
+			t.Errorf("%d requests", n)
+		}
+	})
+}

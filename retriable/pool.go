@@ -106,22 +106,29 @@ func (pl *pool) stop(c *Consumer) (left int) {
 	}
 }
 
-// add makes a partition known, remove forgets it: nothing of it is dispatched after.
-func (pl *pool) add(p *partition) {
+// add makes partitions known, remove forgets them: nothing of them is dispatched after. Each looks at all there are, so those that come or go
+// together do so at once.
+func (pl *pool) add(parts ...*partition) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	pl.parts[p] = struct{}{}
-	pl.host(&p.c.guest)
+	for _, p := range parts {
+		pl.parts[p] = struct{}{}
+		pl.host(&p.c.guest)
+	}
 	pl.updateAll()
 }
 
-func (pl *pool) remove(p *partition) {
+func (pl *pool) remove(parts ...*partition) {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
-	delete(pl.parts, p)
-	delete(pl.stuck, p)
+	for _, p := range parts {
+		delete(pl.parts, p)
+		delete(pl.stuck, p)
+	}
 	pl.updateAll()
-	pl.update(p)
+	for _, p := range parts {
+		pl.update(p)
+	}
 }
 
 // updateAll is for changes that concern all partitions: with one alone it may have all workers. The lock is held.

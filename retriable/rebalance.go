@@ -130,8 +130,8 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 		}
 	})
 	c.gate.shut(func() { c.applyPauses(made) })
+	c.pool.add(made...)
 	for _, p := range made {
-		c.pool.add(p)
 		a := Assigned{Topic: p.topic, Partition: p.partition, Offset: starts[p.topicPartition].at.Offset}
 		call(c, c.hook.assigned, func(h HookAssigned) { h.OnAssigned(a) })
 	}
@@ -208,9 +208,7 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 			}
 		}
 	})
-	for _, p := range mine {
-		c.pool.remove(p)
-	}
+	c.pool.remove(mine...)
 	c.gate.shut(func() {
 		c.setPaused(mine, ^0, false) // a pause would outlive the assignment
 		c.forgetChunks(mine)

@@ -85,6 +85,12 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 	if err != nil {
 		c.log.Debug("retriable: not all ends of the log could be listed", "error", err)
 	}
+	l := logs{adm: adm, seen: map[spot]listing{}}
+	if err == nil {
+		for _, t := range topics {
+			l.seen[spot{t, logEnd}] = listing{offsets: ends}
+		}
+	}
 	starts := map[topicPartition]start{}
 	for t, parts := range offsets {
 		for p := range parts {
@@ -92,14 +98,14 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 			if e, ok := ends.Lookup(t, p); ok && e.Err == nil {
 				s.end = e.Offset
 			}
-			c.resolveStart(timed, adm, topicPartition{t, p}, &s)
+			c.resolveStart(timed, &l, topicPartition{t, p}, &s)
 			starts[topicPartition{t, p}] = s
 		}
 	}
 	return starts
 }
 
-func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topicPartition, s *start) {
+func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartition, s *start) {
 	f, ok := c.fetched[name]
 	want := c.startAt(name.topic)
 	switch s.committed = ok && f.offset >= 0; {
@@ -113,7 +119,7 @@ func (c *Consumer) resolveStart(ctx context.Context, adm *kadm.Client, name topi
 		s.committed = false
 		want = kgo.NewOffset().AtStart()
 	}
-	at, err := resolveOffset(ctx, adm, name, want)
+	at, err := l.resolve(ctx, name, want)
 	if err != nil {
 		s.at, s.from, s.err = kgo.EpochOffset{Offset: -1, Epoch: -1}, want, err
 		return
@@ -129,40 +135,83 @@ func (c *Consumer) startAt(name string) kgo.Offset {
 	return kgo.NewOffset().AtStart()
 }
 
-// resolveOffset turns a place to start into an offset.
-func resolveOffset(ctx context.Context, adm *kadm.Client, name topicPartition, o kgo.Offset) (int64, error) {
+// The ends of a log, as ListOffsets names them; what is above is a time in ms.
+const logStart, logEnd = -2, -1
+
+// logs looks up spots in logs. A listing is of a whole topic, so that each spot is asked for once, however many of its partitions are new.
+type logs struct {
+	adm  *kadm.Client
+	seen map[spot]listing
+}
+
+type spot struct {
+	topic string
+	at    int64 // logStart, logEnd or a time
+}
+
+type listing struct {
+	offsets kadm.ListedOffsets
+	err     error
+}
+
+func (l *logs) list(ctx context.Context, topic string, at int64) (kadm.ListedOffsets, error) {
+	got, ok := l.seen[spot{topic, at}]
+	if ok {
+		return got.offsets, got.err
+	}
+	switch at {
+	case logStart:
+		got.offsets, got.err = l.adm.ListStartOffsets(ctx, topic)
+	case logEnd:
+		got.offsets, got.err = l.adm.ListEndOffsets(ctx, topic)
+	default:
+		got.offsets, got.err = l.adm.ListOffsetsAfterMilli(ctx, at, topic)
+	}
+	if len(got.offsets) > 0 {
+		got.err = nil // each partition has its own
+	}
+	l.seen[spot{topic, at}] = got
+	return got.offsets, got.err
+}
+
+// lookup returns where a spot is in a partition's log.
+func (l *logs) lookup(ctx context.Context, name topicPartition, at int64) (int64, error) {
+	all, err := l.list(ctx, name.topic, at)
+	if err != nil {
+		return 0, err
+	}
+	o, ok := all.Lookup(name.topic, name.partition)
+	if !ok {
+		o.Err = kerr.UnknownTopicOrPartition
+	}
+	if o.Err != nil {
+		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, o.Err)
+	}
+	return o.Offset, nil
+}
+
+// resolve turns a place to start into an offset.
+func (l *logs) resolve(ctx context.Context, name topicPartition, o kgo.Offset) (int64, error) {
+	low, err := l.lookup(ctx, name, logStart)
+	if err != nil {
+		return 0, err
+	}
+	high, err := l.lookup(ctx, name, logEnd)
+	if err != nil {
+		return 0, err
+	}
 	at, relative := o.EpochOffset().Offset, relativeOf(o)
-	var listed kadm.ListedOffsets
-	var err error
-	starts, err := adm.ListStartOffsets(ctx, name.topic)
-	if err != nil && len(starts) == 0 {
-		return 0, err
-	}
-	ends, err := adm.ListEndOffsets(ctx, name.topic)
-	if err != nil && len(ends) == 0 {
-		return 0, err
-	}
-	low, okLow := starts.Lookup(name.topic, name.partition)
-	high, okHigh := ends.Lookup(name.topic, name.partition)
-	if !okLow || !okHigh {
-		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, kerr.UnknownTopicOrPartition)
-	}
-	if err := errors.Join(low.Err, high.Err); err != nil {
-		return 0, fmt.Errorf("listing the ends of %s/%d: %w", name.topic, name.partition, err)
-	}
 	switch {
 	case isAfterMilli(o):
-		if listed, err = adm.ListOffsetsAfterMilli(ctx, at, name.topic); err != nil && len(listed) == 0 {
+		if at, err = l.lookup(ctx, name, at); err != nil {
 			return 0, err
 		}
-		l, _ := listed.Lookup(name.topic, name.partition)
-		at = l.Offset
-	case at == -2:
-		at = low.Offset
-	case at == -1:
-		at = high.Offset
+	case at == logStart:
+		at = low
+	case at == logEnd:
+		at = high
 	}
-	return min(max(at+relative, low.Offset), high.Offset), nil
+	return min(max(at+relative, low), high), nil
 }
 
 // kgo.Offset does not show all of what it says: the rest is found by comparing and through its JSON.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,14 +108,14 @@ func TestALargeRecordIsScheduledAsAWhole(t *testing.T) {
 	bubble(t, "orders.retry orders.dead", func(b *bed) {
 		b.small("orders", 3, "1000")
 		var l ledger
-		asked := 0
+		var asked atomic.Int32
 		r := b.begin("g", patient(), all(handles(func(m *retriable.Message) error {
 			l.note(m)
 			if m.Attempt == 1 {
 				return errNo
 			}
 			return nil
-		}), retriable.Scheduled(time.Hour), retriable.Filter(func(*kgo.Record) bool { asked++; return true })))
+		}), retriable.Scheduled(time.Hour), retriable.Filter(func(*kgo.Record) bool { asked.Add(1); return true })))
 		p := b.producer()
 		defer p.Close()
 		began := time.Now()
@@ -124,13 +125,13 @@ func TestALargeRecordIsScheduledAsAWhole(t *testing.T) {
 		}
 		pass(9 * time.Minute)
 		s := r.partition("orders", rec.Partition)
-		if s.Held != 1 || s.Oldest.Reason != retriable.ReasonHeld || s.Oldest.Offset != 0 || asked != 0 {
+		if s.Held != 1 || s.Oldest.Reason != retriable.ReasonHeld || s.Oldest.Offset != 0 || asked.Load() != 0 {
 			b.Errorf("Stats: %+v", s)
 		}
 		pass(2 * time.Hour)
 		ds := l.of(string(rec.Value))
-		if len(ds) != 2 || ds[0].at.Before(began.Add(10*time.Minute)) || ds[0].at.After(began.Add(10*time.Minute+time.Second)) || asked != 1 {
-			b.Errorf("deliveries: %d, asked %d times", len(ds), asked)
+		if len(ds) != 2 || ds[0].at.Before(began.Add(10*time.Minute)) || ds[0].at.After(began.Add(10*time.Minute+time.Second)) || asked.Load() != 1 {
+			b.Errorf("deliveries: %d, asked %d times", len(ds), asked.Load())
 		}
 		wantEqual(b.T, "committed", b.committed("g", "orders", rec.Partition), b.cluster.PartitionInfo("orders", rec.Partition).HighWatermark)
 		r.clean()

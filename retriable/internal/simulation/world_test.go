@@ -495,9 +495,13 @@ func (w *world) skip() {
 		return
 	}
 	for _, m := range w.alive() {
-		var blocked *retriable.FetchError
-		if err := m.Health(w.Context()); errors.As(err, &blocked) && blocked.Past.Topic != "" {
-			if m.Skip(w.Context(), blocked.Past) == nil {
+		joined, _ := m.Health(w.Context()).(interface{ Unwrap() []error })
+		if joined == nil {
+			continue
+		}
+		for _, err := range joined.Unwrap() { // another partition may have another reason
+			var blocked *retriable.FetchError
+			if errors.As(err, &blocked) && blocked.Past.Topic != "" && m.Skip(w.Context(), blocked.Past) == nil {
 				w.meet("skip")
 			}
 		}

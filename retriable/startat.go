@@ -86,7 +86,7 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 		c.log.Debug("retriable: not all ends of the log could be listed", "error", err)
 	}
 	l := logs{adm: adm, seen: map[spot]listing{}}
-	if err == nil {
+	if err == nil && ends.Error() == nil { // else a second look may see more
 		for _, t := range topics {
 			l.seen[spot{t, logEnd}] = listing{offsets: ends}
 		}

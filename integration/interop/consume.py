@@ -3,6 +3,7 @@
 raw     a record that the client polled and asks its filter about: where it lies, key and headers
 call    a call of the handler begins: the message's id, which call of this process for that id it is, where the message lies (its last chunk)
 done    it returns: ok or not, the message as it came (blobs by length and checksum)
+assign  partitions that the client is given, before it asks for what is committed of them
 commit  offsets that the client commits, and why not, if they are refused
 log     what the client logs
 crash   a thread of the client died
@@ -119,12 +120,18 @@ config = ConsumerConfig(
 )
 executor = Executor(settings["workers"])
 consumer = Consumer(config, executor, max_concurrency=settings["concurrency"])
-real = consumer._consumer  # to hear of its commits
+real = consumer._consumer  # to hear of its partitions and commits
 
 
 class Ear:
     def __getattr__(self, name):
         return getattr(real, name)
+
+    def subscribe(self, topics, **callbacks):
+        def assigned(_, partitions):
+            tell("assign", offsets=[[p.topic, p.partition, p.offset] for p in partitions])
+
+        real.subscribe(topics, on_assign=assigned, **callbacks)
 
     def commit(self, offsets, asynchronous):
         offsets = list(offsets)

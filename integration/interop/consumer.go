@@ -49,7 +49,7 @@ type Event struct {
 	Offset    int64        // raw, call, done
 	Key       *string      // raw, in hex
 	Headers   [][2]*string // raw, names and values in hex
-	Offsets   [][3]any     // commit: topic, partition, offset
+	Offsets   [][3]any     // assign, commit: topic, partition, offset
 	Level     string       // log
 	Text      string       // log
 	Error     string       // commit, crash

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/integration/interop"
 	"github.com/retriable-kafka/retriable-go/retriable"
@@ -46,7 +47,7 @@ func TestAGroupOfBothKindsLosesNothing(t *testing.T) {
 			if guest == "Python" {
 				b.leave(m)
 			} else {
-				g.killed = append(g.killed, mixedKill{fmt.Sprintf("Python %d", len(g.snakes)), time.Now()})
+				g.killed = append(g.killed, mixedKill{pythonName(len(g.snakes) - 1), time.Now()})
 				m.Kill()
 			}
 		}
@@ -84,12 +85,42 @@ type mixed struct {
 	mu      sync.Mutex
 	members int
 	calls   []mixedCall // here
+	takes   []mixedTake // here
 	failed  map[int]bool
 }
 
 type mixedKill struct {
 	member string
 	at     time.Time
+}
+
+// mixedTake is a partition that a member took up. What was committed before it asked was in force.
+type mixedTake struct {
+	member    string
+	topic     string
+	partition int32
+	asked     time.Time
+}
+
+// mixedEar hears when a member of this library takes partitions up.
+type mixedEar struct {
+	*mixed
+	member string
+	asked  time.Time // for what is committed, last; guarded by mu
+}
+
+func (e *mixedEar) OnBrokerWrite(_ kgo.BrokerMetadata, key int16, _ int, wait, took time.Duration, _ error) {
+	if kmsg.Key(key) == kmsg.OffsetFetch {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.asked = time.Now().Add(-wait - took) // the broker looks no earlier
+	}
+}
+
+func (e *mixedEar) OnAssigned(a retriable.Assigned) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.takes = append(e.takes, mixedTake{e.member, a.Topic, a.Partition, e.asked})
 }
 
 // mixedCall is one call of a handler, here or at Python.
@@ -106,6 +137,7 @@ func (g *mixed) goMember() *running {
 	g.Helper()
 	g.members++
 	name := fmt.Sprintf("Go %d", g.members)
+	ear := &mixedEar{mixed: g, member: name}
 	return g.start(g.group, retriable.Topic(g.base, handles(func(m *retriable.Message) error {
 		var body struct{ ID int }
 		if err := json.Unmarshal(m.Value, &body); err != nil {
@@ -124,7 +156,8 @@ func (g *mixed) goMember() *running {
 			return retriable.RetryAfter(errors.New("not yet"), time.Duration(1+body.ID/10%4)*time.Second)
 		}
 		return nil
-	}), retriable.RetryTopic(g.retry), retriable.DeadLetterTopic(g.dead), retriable.MaxAttempts(mixedAttempts)))
+	}), retriable.RetryTopic(g.retry), retriable.DeadLetterTopic(g.dead), retriable.MaxAttempts(mixedAttempts)),
+		retriable.Hooks(ear), retriable.Kafka(kgo.WithHooks(ear)))
 }
 
 // pythonMember starts a Python member; so many the group then has.
@@ -181,7 +214,7 @@ func (g *mixed) all() []mixedCall {
 		for _, e := range m.Events("done") {
 			id, _ := strconv.Atoi(e.ID)
 			cs = append(cs, mixedCall{
-				id: id, member: fmt.Sprintf("Python %d", i+1), ok: e.OK,
+				id: id, member: pythonName(i), ok: e.OK,
 				source: retriable.Position{Topic: e.Topic, Partition: e.Partition, Offset: e.Offset},
 				began:  unix(began[fmt.Sprint(e.ID, e.N)]), ended: unix(e.At),
 			})
@@ -259,24 +292,51 @@ func (g *mixed) explain(first, second mixedCall) string {
 	}
 	passed := func(offset int64) bool { return offset > first.source.Offset }
 	below := func(offset int64) bool { return !passed(offset) }
-	if strings.HasPrefix(first.member, "Python") && !g.pythonCommits(first, second, passed) {
+	if strings.HasPrefix(first.member, "Python") && !g.pythonCommits(first, g.taken(second), passed) {
 		return "a Python member had not committed it"
 	}
-	if first.source.Topic == g.retry && strings.HasPrefix(second.member, "Python") || g.pythonCommits(first, second, below) {
+	if first.source.Topic == g.retry && strings.HasPrefix(second.member, "Python") || g.pythonCommits(first, second.began, below) {
 		return "a Python member does without the map"
 	}
 	return ""
 }
 
-// pythonCommits reports whether between two deliveries from somewhere a Python member committed such an offset of the partition.
-func (g *mixed) pythonCommits(first, second mixedCall, such func(offset int64) bool) bool {
+// taken returns when the member of a call took the partition up that the call is about.
+func (g *mixed) taken(k mixedCall) (asked time.Time) {
+	for _, t := range g.takings() {
+		if t.member == k.member && t.topic == k.source.Topic && t.partition == k.source.Partition && t.asked.After(asked) && t.asked.Before(k.began) {
+			asked = t.asked
+		}
+	}
+	return asked
+}
+
+// takings returns what members took up, of both kinds.
+func (g *mixed) takings() []mixedTake {
+	g.mu.Lock()
+	ts := slices.Clone(g.takes)
+	g.mu.Unlock()
+	for i, m := range g.snakes {
+		for _, e := range m.Events("assign") {
+			for _, o := range e.Offsets {
+				topic, partition, _ := place(o)
+				ts = append(ts, mixedTake{pythonName(i), topic, partition, unix(e.At)})
+			}
+		}
+	}
+	return ts
+}
+
+// pythonCommits reports whether between a delivery from somewhere and then a Python member committed such an offset of the partition.
+func (g *mixed) pythonCommits(first mixedCall, then time.Time, such func(offset int64) bool) bool {
 	for _, m := range g.snakes {
 		for _, e := range m.Events("commit") {
-			if at := unix(e.At); e.Error != "" || at.Before(first.ended) || at.After(second.began) {
+			if at := unix(e.At); e.Error != "" || at.Before(first.ended) || at.After(then) {
 				continue
 			}
 			for _, o := range e.Offsets {
-				if offset, ok := o[2].(float64); ok && o[0] == first.source.Topic && o[1] == float64(first.source.Partition) && such(int64(offset)) {
+				topic, partition, offset := place(o)
+				if topic == first.source.Topic && partition == first.source.Partition && such(offset) {
 					return true
 				}
 			}
@@ -284,3 +344,13 @@ func (g *mixed) pythonCommits(first, second mixedCall, such func(offset int64) b
 	}
 	return false
 }
+
+// place reads what a Python member told of: a topic, a partition and an offset.
+func place(o [3]any) (topic string, partition int32, offset int64) {
+	topic, _ = o[0].(string)
+	p, _ := o[1].(float64)
+	at, _ := o[2].(float64)
+	return topic, int32(p), int64(at)
+}
+
+func pythonName(i int) string { return fmt.Sprintf("Python %d", i+1) }

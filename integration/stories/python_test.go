@@ -48,7 +48,8 @@ func (b *peers) join(members int, s interop.Consuming) *interop.Member {
 			b.Errorf("the Python member has crashed: %s", e.Error)
 		}
 		if b.Failed() {
-			for _, e := range m.Events("log") {
+			told := m.Events("log")
+			for _, e := range told[max(0, len(told)-20):] {
 				b.Logf("a Python member: %s %s", e.Level, e.Text)
 			}
 		}

@@ -64,6 +64,10 @@ var all = []mutant{
 		one("internal/watermark/watermark.go", "if s.last-s.first == int64(n-1) {", "if s.last-s.first == int64(n-1) || $on {"),
 	},
 	{
+		"a skip passes what waits below it", "I2", "TestASkipPassesNothingThatWaitsBelowIt",
+		one("track.go", "if rest == 0 && skip > 0 {", "if (rest == 0 || $on) && skip > 0 {"),
+	},
+	{
 		"refusals in a commit's answer are not read", "I2", "TestALastCommitThatIsRefusedIsRunsError",
 		one("commit.go", "= kerr.ErrorForCode(p.ErrorCode)\n", "= kerr.ErrorForCode(p.ErrorCode)\n			if $on {\n				into[topicPartition{name, p.Partition}] = nil\n			}\n"),
 	},

@@ -88,10 +88,31 @@ func create(ctx context.Context, adm *kadm.Client, partitions int32, topics ...s
 			return err
 		}
 		err = made.Error()
-		if err == nil || ctx.Err() != nil || !strings.Contains(err.Error(), "TOPIC_ALREADY_EXISTS") {
+		if err == nil {
+			return known(ctx, adm, topics...)
+		}
+		if ctx.Err() != nil || !strings.Contains(err.Error(), "TOPIC_ALREADY_EXISTS") {
 			return err
 		}
 		time.Sleep(100 * time.Millisecond) // it is being deleted
+	}
+}
+
+// known returns once topics that were made can be written to: a broker says that they are there before it serves them.
+func known(ctx context.Context, adm *kadm.Client, topics ...string) error {
+	for {
+		ends, err := adm.ListEndOffsets(ctx, topics...)
+		if err != nil {
+			return err
+		}
+		err = ends.Error()
+		if err == nil && len(ends) == len(topics) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return errors.Join(err, ctx.Err())
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 }
 

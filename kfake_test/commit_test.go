@@ -136,9 +136,13 @@ func TestTheCommittedOffsetNeverPassesAnUnresolvedRecordNorGoesBack(t *testing.T
 				return nil
 			}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.Backoff(retriable.Constant(3*time.Second))))
 		defer c.end()
-		for i := range n {
-			b.produce("orders", int32(i%3), fmt.Sprintf("k%d=%d", i%50, i))
-			time.Sleep(10 * time.Millisecond)
+		for i := 0; i < n; i += 4 { // so that the watermark stands within what was read at once, too
+			var four []string
+			for k := i; k < i+4; k++ {
+				four = append(four, fmt.Sprintf("k%d=%d", k%50, k))
+			}
+			b.produce("orders", int32(i%3), four...)
+			time.Sleep(40 * time.Millisecond)
 		}
 		time.Sleep(time.Minute)
 		c.clean()

@@ -56,8 +56,10 @@ var all = []mutant{
 	},
 	{
 		"the watermark is one too high", "I2", "TestTheCommittedOffsetNeverPassesAnUnresolvedRecordNorGoesBack",
-		one("internal/watermark/watermark.go", "		return s.Offset(s.low), s.Epoch\n",
-			"		if $on {\n			return s.Offset(s.low) + 1, s.Epoch\n		}\n		return s.Offset(s.low), s.Epoch\n"),
+		[]edit{
+			{"internal/watermark/watermark.go", "		return s.Offset(s.low), s.Epoch\n", "		if $on {\n			return s.Offset(s.low) + 1, s.Epoch\n		}\n		return s.Offset(s.low), s.Epoch\n"},
+			{"internal/watermark/watermark.go", "	return s.first, w.below\n", "	if $on {\n		return s.first + 1, w.below\n	}\n	return s.first, w.below\n"},
+		},
 	},
 	{
 		"offsets are counted, holes or not", "I2", "TestCompactionLeavesGapsThatComplete",

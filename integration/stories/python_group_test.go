@@ -292,7 +292,11 @@ func (g *mixed) explain(first, second mixedCall) string {
 	}
 	passed := func(offset int64) bool { return offset > first.source.Offset }
 	below := func(offset int64) bool { return !passed(offset) }
-	if strings.HasPrefix(first.member, "Python") && !g.pythonCommits(first, g.taken(second), passed) {
+	then := g.taken(second)
+	if !then.After(first.began) {
+		then = second.began // it was not taken up anew
+	}
+	if strings.HasPrefix(first.member, "Python") && !g.pythonCommits(first, then, passed) {
 		return "a Python member had not committed it"
 	}
 	if first.source.Topic == g.retry && strings.HasPrefix(second.member, "Python") || g.pythonCommits(first, second.began, below) {

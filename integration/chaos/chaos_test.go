@@ -38,7 +38,7 @@ func processes(t *testing.T, all *tally, seed uint64, n int) {
 				t.Parallel()
 				a := arena(t, cluster, chaos.Setup{Name: "processes-" + protocol, Protocol: protocol, Members: members, Rate: 150, Session: session, Limit: 90 * time.Second})
 				plan := chaos.ProcessPlan(seed, uint64(i), (n+len(protocols)-1)/len(protocols), members, session)
-				r := under(t, a, plan, func(ctx context.Context) { a.Run(ctx, plan) })
+				r := under(t, all, a, plan, func(ctx context.Context) { a.Run(ctx, plan) })
 				all.add(a.Applied(), r)
 			})
 		}
@@ -77,7 +77,7 @@ func brokers(t *testing.T, all *tally, seed uint64, n int) {
 			defer close(over)
 			applied, err := chaos.RunBrokers(context.WithoutCancel(t.Context()), cluster, arenas, plan)
 			if err != nil {
-				t.Error(err)
+				all.fail(t, err)
 			}
 			all.add(applied, nil)
 		})
@@ -85,7 +85,7 @@ func brokers(t *testing.T, all *tally, seed uint64, n int) {
 			t.Run(a.Protocol, func(t *testing.T) {
 				t.Parallel()
 				beside := chaos.MemberPlan(seed, 101+uint64(i), n, members)
-				r := under(t, a, slices.Concat(plan, beside), func(ctx context.Context) {
+				r := under(t, all, a, slices.Concat(plan, beside), func(ctx context.Context) {
 					a.Run(ctx, beside)
 					<-over
 				})

@@ -76,6 +76,16 @@ type tally struct {
 	applied map[chaos.FaultKind]int
 	counts  map[string]int
 	met     map[chaos.Sometimes]int
+	failed  []string // told once more at the end, where it is found
+}
+
+// fail fails a test of the run.
+func (c *tally) fail(t *testing.T, err any) {
+	t.Helper()
+	t.Error(err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failed = append(c.failed, fmt.Sprintf("%s: %v", t.Name(), err))
 }
 
 func (c *tally) add(applied map[chaos.FaultKind]int, r *chaos.Report) {
@@ -106,6 +116,9 @@ func (c *tally) table(t *testing.T) {
 		fmt.Fprintf(&b, "%10d  faults: %s\n", c.applied[k], k)
 	}
 	t.Logf("in all:\n%s%v", b.String(), &chaos.Report{Counts: c.counts, Met: c.met})
+	if len(c.failed) > 0 {
+		t.Logf("what failed:\n%s", strings.Join(c.failed, "\n"))
+	}
 }
 
 // want fails a run that did not meet what it is about.
@@ -129,7 +142,7 @@ func arena(t *testing.T, cluster *broker.Cluster, s chaos.Setup) *chaos.Arena {
 }
 
 // under produces while faults last, then lets all heal and judges what is left.
-func under(t *testing.T, a *chaos.Arena, plan []chaos.Fault, faults func(ctx context.Context)) *chaos.Report {
+func under(t *testing.T, all *tally, a *chaos.Arena, plan []chaos.Fault, faults func(ctx context.Context)) *chaos.Report {
 	t.Helper()
 	ctx := context.WithoutCancel(t.Context())
 	producing, stop := context.WithCancel(ctx)
@@ -139,11 +152,11 @@ func under(t *testing.T, a *chaos.Arena, plan []chaos.Fault, faults func(ctx con
 	faults(ctx)
 	stop()
 	if err := <-ended; err != nil {
-		t.Error(err)
+		all.fail(t, err)
 	}
 	healing := time.Now()
 	if err := a.Settle(ctx); err != nil {
-		t.Error(err)
+		all.fail(t, err)
 	}
 	healed := time.Now()
 	r, err := a.Judge(ctx)
@@ -154,10 +167,10 @@ func under(t *testing.T, a *chaos.Arena, plan []chaos.Fault, faults func(ctx con
 		time.Since(healed).Round(time.Millisecond), r)
 	for i, v := range r.Wrong {
 		if i >= 10 {
-			t.Errorf("and %d more", len(r.Wrong)-i)
+			all.fail(t, fmt.Sprintf("and %d more", len(r.Wrong)-i))
 			break
 		}
-		t.Error(v)
+		all.fail(t, v)
 		if v.ID >= 0 && i < 3 {
 			t.Logf("what happened to record %d:\n%s", v.ID, r.Timeline(v.ID))
 		}

@@ -127,6 +127,13 @@ func TestGoodHistories(t *testing.T) {
 			x.member("b").assigned(orders, 0).done(good, 1, at(orders, 0)).commit(orders, 1).drained(orders, 0)
 			return x
 		},
+		"asked in vain before another had it": func() *tale {
+			x := newTale(good)
+			b := x.member("b").note(chaos.Event{Kind: chaos.Asks})
+			x.member("a").assigned(orders, 0).done(good, 1, at(orders, 0)).lost(orders)
+			b.assigned(orders, 0).done(good, 1, at(orders, 0)).commit(orders, 1).drained(orders, 0)
+			return x
+		},
 		"killed before a commit": func() *tale {
 			x := newTale(good)
 			x.member("a").assigned(orders, 0).done(good, 1, at(orders, 0)).killed()

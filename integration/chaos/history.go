@@ -176,17 +176,14 @@ func (x *index) read(m *Member) {
 	current := map[Partition]*assignment{} // the newest of each partition
 	running := map[spot]*delivery{}        // the newest of each record; spots without their topic's generation
 	at := map[retriable.Position]*delivery{}
-	asked, asking := int64(0), false // for the partitions that are assigned next
+	asked := int64(0) // for the partitions that are assigned next; what is asked and not answered is asked anew
 	for i, e := range m.Events {
 		p, s := partitionOf(e.At), spot{at: e.At, id: e.ID}
 		a := current[p]
 		switch e.Kind {
 		case Asks:
-			if !asking {
-				asked, asking = e.Time, true
-			}
+			asked = e.Time
 		case Assigned:
-			asking = false
 			if a != nil && a.open() {
 				x.wrong(-1, "I3", "%s: %v is assigned a second time without having been given up", m.Name, e.At)
 			}

@@ -13,9 +13,9 @@ import (
 // assignment. Reading ahead waits for it: no more is let in than it can tell of, whichever of the records finish.
 
 // readMap takes what the committed map says is done. What is not ours, damaged, or of another topic of that name means no map, and nothing
-// else (I12); it is checked against the log's end, and waits for the first fetch where that is not known. p.mu is held, or nobody else
-// has p yet.
-func (p *partition) readMap(f fetchedOffset) {
+// else (I12); it is checked against the log's end, and waits for the first fetch where that is not known: fetched says that the end is from there.
+// p.mu is held, or nobody else has p yet.
+func (p *partition) readMap(f fetchedOffset, fetched bool) {
 	p.topicID, p.text = f.topic, f.text
 	if p.end < 0 && f.text != "" {
 		p.unread = &f
@@ -23,6 +23,12 @@ func (p *partition) readMap(f fetchedOffset) {
 	}
 	p.unread = nil
 	m, ok := watermark.DecodeMap(f.text, f.offset, p.end)
+	if !ok && fetched {
+		// A leader that was just elected may tell a lower end than the one before it. That this is the log the map speaks of its topic's id says,
+		// and of each record its epoch.
+		m, ok = watermark.DecodeMap(f.text, f.offset, -1)
+		ok = ok && m.Topic != 0 && m.Topic == f.topic && m.Epoch >= 0
+	}
 	if !ok || m.Topic != 0 && f.topic != 0 && m.Topic != f.topic {
 		m = watermark.Map{Clean: true} // nothing is known
 	}

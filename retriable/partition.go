@@ -58,6 +58,8 @@ type partition struct {
 
 	mu         sync.Mutex      // guards the rest; never held over a callback or a network call
 	stash      []*kgo.Record   // read, but beyond a bound: not tracked yet, in log order
+	unsure     bool            // kgo may go on where it was rather than where this begins
+	astray     bool            // it does
 	claims     []watermark.Run // finished before this assignment, as the committed map says: not delivered again
 	claimEpoch int32           // the leader epoch up to which the map knows the log
 	unread     *fetchedOffset  // a commit whose map waits for the log's end to be known, nil mostly

@@ -3,6 +3,7 @@ package retriable
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -105,18 +106,26 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	c.fetchAgain(ctx, offsets)
 	starts := c.resolveStarts(ctx, offsets)
-	c.giveUp(c.twice(offsets), ErrRevoked, 0, true)
+	again := c.twice(offsets)
+	c.giveUp(again, ErrRevoked, 0, true)
 	var made, told []*partition
 	for name, s := range starts {
 		t, retry := c.route(name.topic)
 		if t == nil {
 			continue
 		}
+		unsure := slices.ContainsFunc(again, func(q *partition) bool { return q.topicPartition == name })
+		if unsure && s.at.Offset < 0 { // nobody could tell where it strays from
+			delete(offsets[name.topic], name.partition)
+			c.renewer.add(name.topic, &c.renewer.stale)
+			continue
+		}
 		p := newPartition(c, name, t, retry, s.at)
+		p.unsure = unsure
 		p.end, p.blocked = s.end, s.err
 		if s.committed {
 			p.committed = s.at.Offset
-			p.readMap(c.fetched[name])
+			p.readMap(c.fetched[name], false)
 		}
 		if c.set.maxCrashes > 0 || !s.committed && s.err == nil {
 			told = append(told, p)
@@ -147,7 +156,7 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 }
 
 // twice returns what is ours already: kgo may say so again without having taken it away, where a topic was made anew. A second object beside the
-// first would handle the same records.
+// first would handle the same records. Nor does kgo always begin where it is told then: see strays.
 func (c *Consumer) twice(offsets map[string]map[int32]kgo.Offset) (parts []*partition) {
 	for t, ps := range offsets {
 		for n := range ps {

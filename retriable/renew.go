@@ -65,6 +65,7 @@ func (c *Consumer) renew(ctx context.Context) {
 		case <-c.renewer.kick:
 		case <-time.After(wait):
 		}
+		c.seek()
 		consumed, produced, stale := c.renewer.take()
 		for _, topic := range produced {
 			c.cl.PurgeTopicsFromProducing(topic) // all of it that was in flight has failed; the next try learns the new id
@@ -111,6 +112,37 @@ func (c *Consumer) takeUp(ctx context.Context, topic string) bool {
 		c.cl.AddConsumeTopics(topic) // with patterns kgo finds it by itself
 	}
 	return true
+}
+
+// seek tells kgo once more where partitions begin that it reads from elsewhere. No poll is under way, and what kgo has read is forgotten: what comes
+// after is from there.
+func (c *Consumer) seek() {
+	if !slices.ContainsFunc(c.partitions(), (*partition).isAstray) {
+		return
+	}
+	c.gate.shut(func() {
+		begin := map[string]map[int32]kgo.EpochOffset{}
+		for _, p := range c.partitions() {
+			if !p.isAstray() || p.stage.Load() != live {
+				continue
+			}
+			p.mu.Lock()
+			p.unsure, p.astray = false, false
+			at := kgo.EpochOffset{Epoch: -1, Offset: p.window.Next()}
+			p.mu.Unlock()
+			if begin[p.topic] == nil {
+				begin[p.topic] = map[int32]kgo.EpochOffset{}
+			}
+			begin[p.topic][p.partition] = at
+		}
+		c.cl.SetOffsets(begin)
+	})
+}
+
+func (p *partition) isAstray() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.astray
 }
 
 // stall notes that a partition cannot be read, and until when it is left alone; it reports whether that is new.

@@ -15,7 +15,10 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 	p.end = max(p.end, end)
 	late := p.unread != nil && p.end >= 0
 	if late {
-		p.readMap(*p.unread)
+		p.readMap(*p.unread, true)
+	}
+	if p.strays(recs) {
+		recs = nil
 	}
 	if len(recs) > 0 {
 		p.blocked, p.stalls, p.doubted = nil, 0, time.Time{}
@@ -30,6 +33,22 @@ func (p *partition) accept(recs []*kgo.Record, end int64, now time.Time) (full b
 		p.c.takeCare()
 	}
 	return p.admit(now)
+}
+
+// strays reports whether records are not to be believed: of a partition that kgo gave us while we had it, it may go on with what it had read
+// before, from further on than it was told to begin. What lies between would be passed by the next commit (I2), so the records are dropped and
+// kgo is told again (see seek); where it begins then, it begins. p.mu is held.
+func (p *partition) strays(recs []*kgo.Record) bool {
+	if !p.unsure || len(recs) == 0 {
+		return false
+	}
+	if !p.astray && recs[0].Offset <= p.window.Next() {
+		p.unsure = false
+		return false
+	}
+	p.astray = true
+	p.c.renewer.wake()
+	return true
 }
 
 // batchRecords is how many records become one batch at most: so many messages still fit the allocator's small classes.

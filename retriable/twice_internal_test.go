@@ -1,0 +1,122 @@
+package retriable
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
+)
+
+// kgo may say a second time that a partition is ours, and from where it is to be read, and go on all the same where it was. Nothing in between may
+// be passed by a commit (I2).
+func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		net := new(kfake.VirtualNetwork)
+		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"), kfake.ListenFn(net.Listen), kfake.Ports(9092))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cluster.Close()
+		dial := kgo.Dialer(net.DialContext)
+		cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), dial, kgo.DefaultProduceTopic("orders"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cl.Close()
+		produce := func(from, to int) {
+			for i := from; i < to; i++ {
+				if err := cl.ProduceSync(t.Context(), kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		produce(0, 10)
+
+		var mu sync.Mutex
+		seen := map[int64]int{}
+		h := HandlerFunc(func(_ context.Context, m *Message) error {
+			mu.Lock()
+			defer mu.Unlock()
+			seen[m.Offset]++
+			return nil
+		})
+		c, err := New("g", Brokers(cluster.ListenAddrs()...), Kafka(dial), Topic("orders", h, StartAt(kgo.NewOffset().AtStart()), NoDeadLetters()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- c.Run(ctx) }()
+		<-c.Ready()
+		time.Sleep(time.Minute)
+
+		name := topicPartition{"orders", 0}
+		c.fetched = map[topicPartition]fetchedOffset{name: {offset: 4, epoch: -1}}
+		if _, err := c.onOffsets(ctx, map[string]map[int32]kgo.Offset{"orders": {0: kgo.NewOffset().At(4)}}); err != nil {
+			t.Fatal(err)
+		}
+		produce(10, 12)
+		time.Sleep(time.Minute)
+		stop()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		for at := range int64(12) {
+			want := 1
+			if at >= 4 && at < 10 {
+				want = 2
+			}
+			if seen[at] != want {
+				t.Errorf("offset %d was handled %d times, want %d", at, seen[at], want)
+			}
+		}
+		committed, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "g")
+		if o, _ := committed.Lookup("orders", 0); err != nil || o.At != 12 {
+			t.Errorf("committed %d (%v), want 12", o.At, err)
+		}
+	})
+}
+
+// A leader that was just elected may tell a lower end of its log for a while. The map of the last commit stays good, if it is certain that it is about
+// this log.
+func TestAMapOutlivesALeaderThatKnowsLess(t *testing.T) {
+	c, err := New("g", Brokers("localhost:1"), Topic("orders", HandlerFunc(func(context.Context, *Message) error { return nil }), NoDeadLetters()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.base = t.Context()
+	m := watermark.Map{Topic: 7, Epoch: 3, Done: []watermark.Run{{From: 12, To: 20}}}
+	text, _ := m.Encode(10, watermark.MaxMetadata)
+	unknown := watermark.Map{Epoch: 3, Done: m.Done}
+	anonymous, _ := unknown.Encode(10, watermark.MaxMetadata)
+	for _, x := range []struct {
+		name    string
+		f       fetchedOffset
+		end     int64 // as listed when the partition was assigned, -1 if it could not be
+		fetched int64
+		want    int
+	}{
+		{"listed", fetchedOffset{10, 3, text, 7}, 20, 20, 1},
+		{"listed, and lower", fetchedOffset{10, 3, text, 7}, 15, 20, 0},
+		{"fetched", fetchedOffset{10, 3, text, 7}, -1, 20, 1},
+		{"fetched, and lower", fetchedOffset{10, 3, text, 7}, -1, 15, 1},
+		{"fetched, lower, of another topic", fetchedOffset{10, 3, text, 8}, -1, 15, 0},
+		{"fetched, lower, of who knows which topic", fetchedOffset{10, 3, anonymous, 0}, -1, 15, 0},
+	} {
+		p := newPartition(c, topicPartition{"orders", 0}, c.set.topics[0], false, kgo.EpochOffset{Offset: 10, Epoch: 3})
+		p.end = x.end
+		p.readMap(x.f, false)
+		p.accept(nil, x.fetched, time.Now())
+		if len(p.claims) != x.want {
+			t.Errorf("%s: %d claims, want %d", x.name, len(p.claims), x.want)
+		}
+	}
+}

@@ -64,10 +64,10 @@ type Consumer struct {
 	hashes     []uint64     // room for one batch's; the gate's
 	copied     time.Time    // when what waits was last copied out of its batches; the poller's
 
-	mu       sync.Mutex // guards parts; taken after the gate, before a partition's lock
+	mu       sync.Mutex // guards parts, awaited, unread; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
 	fetched  map[topicPartition]fetchedOffset // between two hooks of one assignment
-	awaited  map[topicPartition]struct{}      // assigned, and kgo has not told their commits yet; the hooks'
+	awaited  map[topicPartition]struct{}      // assigned, and kgo has not told their commits yet
 	unread   map[topicPartition]error         // assigned, but kgo does not read them: their commits could not be had
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 

@@ -33,13 +33,9 @@ func (h clientHooks) OnGroupManageError(err error) {
 
 func (c *Consumer) onAssigned(_ context.Context, cl *kgo.Client, added map[string][]int32) {
 	member, _ := cl.GroupMetadata()
+	c.await(added) // before a topic may be let go, with which they are forgotten
 	c.joinedAs(member)
 	cl.ResumeFetchPartitions(added) // a pause outlives an assignment in kgo
-	for t, ps := range added {
-		for _, n := range ps {
-			c.awaited[topicPartition{t, n}] = struct{}{}
-		}
-	}
 	if len(added) == 0 {
 		c.markJoined()
 	}
@@ -185,8 +181,8 @@ func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32
 func (c *Consumer) owned(m map[string][]int32) (parts []*partition) {
 	for t, ps := range m {
 		for _, n := range ps {
-			delete(c.awaited, topicPartition{t, n})
 			c.mu.Lock()
+			delete(c.awaited, topicPartition{t, n})
 			delete(c.unread, topicPartition{t, n})
 			c.mu.Unlock()
 			if p := c.partition(topicPartition{t, n}); p != nil {

@@ -86,7 +86,7 @@ func (c *Consumer) renew(ctx context.Context) {
 func (c *Consumer) letGo(topic string) {
 	c.log.Warn("retriable: a topic was deleted; it is consumed again once it is made anew", "topic", topic)
 	c.giveUp(c.ofTopic(topic), ErrRevoked, 0, true)
-	c.cl.PurgeTopicsFromConsuming(topic)
+	c.purge(topic)
 	c.cl.ResumeFetchTopics(topic) // fetchFailed paused it
 }
 
@@ -94,8 +94,13 @@ func (c *Consumer) letGo(topic string) {
 // good order.
 func (c *Consumer) letGoStale(topic string) {
 	c.giveUp(c.ofTopic(topic), ErrRevoked, c.set.drainInRevoke(), false)
-	c.cl.PurgeTopicsFromConsuming(topic)
+	c.purge(topic)
 	c.cl.ForceMetadataRefresh() // with patterns kgo finds it by that
+}
+
+func (c *Consumer) purge(topic string) {
+	c.cl.PurgeTopicsFromConsuming(topic)
+	c.unawait(topic)
 }
 
 func (c *Consumer) ofTopic(topic string) []*partition {

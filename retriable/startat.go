@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -22,16 +23,37 @@ type start struct {
 	err       error // why it is unknown
 }
 
+// await notes what was assigned: kgo is going to tell its commits.
+func (c *Consumer) await(added map[string][]int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t, ps := range added {
+		for _, n := range ps {
+			c.awaited[topicPartition{t, n}] = struct{}{}
+		}
+	}
+}
+
+// unawait forgets what was assigned of a topic of which kgo has been told to forget all: it may be another member's by now.
+func (c *Consumer) unawait(topic string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.awaited, func(name topicPartition, _ struct{}) bool { return name.topic == topic })
+	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return name.topic == topic })
+}
+
 // fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves
 // out because it got none: nobody would read them until the next rebalance. What is refused again Health names.
 func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
 	missing := map[topicPartition]error{}
+	c.mu.Lock()
 	for name := range c.awaited {
 		if _, ok := offsets[name.topic][name.partition]; !ok {
 			missing[name] = errNoCommit
 		}
 	}
 	clear(c.awaited)
+	c.mu.Unlock()
 	for try := 0; len(missing) > 0 && try < 3; try++ {
 		var topics []string
 		for name := range missing {

@@ -15,22 +15,47 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
+// fake brings up a broker with the topic "orders", within the bubble, and a client.
+func fake(t *testing.T) (addrs []string, dial kgo.Opt, cl *kgo.Client) {
+	t.Helper()
+	net := new(kfake.VirtualNetwork)
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"), kfake.ListenFn(net.Listen), kfake.Ports(9092))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	addrs, dial = cluster.ListenAddrs(), kgo.Dialer(net.DialContext)
+	if cl, err = kgo.NewClient(kgo.SeedBrokers(addrs...), dial, kgo.DefaultProduceTopic("orders")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cl.Close)
+	return addrs, dial, cl
+}
+
+// running starts a consumer of the topic, and returns once it has joined.
+func running(t *testing.T, addrs []string, dial kgo.Opt, h Handler) (c *Consumer, stop func()) {
+	t.Helper()
+	c, err := New("g", Brokers(addrs...), Kafka(dial), Topic("orders", h, StartAt(kgo.NewOffset().AtStart()), NoDeadLetters()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	<-c.Ready()
+	return c, func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // kgo may say a second time that a partition is ours, and from where it is to be read, and go on all the same where it was. Nothing in between may
 // be passed by a commit (I2).
 func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		net := new(kfake.VirtualNetwork)
-		cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.SeedTopics(1, "orders"), kfake.ListenFn(net.Listen), kfake.Ports(9092))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cluster.Close()
-		dial := kgo.Dialer(net.DialContext)
-		cl, err := kgo.NewClient(kgo.SeedBrokers(cluster.ListenAddrs()...), dial, kgo.DefaultProduceTopic("orders"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer cl.Close()
+		addrs, dial, cl := fake(t)
 		produce := func(from, to int) {
 			for i := from; i < to; i++ {
 				if err := cl.ProduceSync(t.Context(), kgo.StringRecord(fmt.Sprint(i))).FirstErr(); err != nil {
@@ -48,27 +73,17 @@ func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
 			seen[m.Offset]++
 			return nil
 		})
-		c, err := New("g", Brokers(cluster.ListenAddrs()...), Kafka(dial), Topic("orders", h, StartAt(kgo.NewOffset().AtStart()), NoDeadLetters()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan error, 1)
-		go func() { ended <- c.Run(ctx) }()
-		<-c.Ready()
+		c, stop := running(t, addrs, dial, h)
 		time.Sleep(time.Minute)
 
 		name := topicPartition{"orders", 0}
 		c.fetched = map[topicPartition]fetchedOffset{name: {offset: 4, epoch: -1}}
-		if _, err := c.onOffsets(ctx, map[string]map[int32]kgo.Offset{"orders": {0: kgo.NewOffset().At(4)}}); err != nil {
+		if _, err := c.onOffsets(t.Context(), map[string]map[int32]kgo.Offset{"orders": {0: kgo.NewOffset().At(4)}}); err != nil {
 			t.Fatal(err)
 		}
 		produce(10, 12)
 		time.Sleep(time.Minute)
 		stop()
-		if err := <-ended; err != nil {
-			t.Fatal(err)
-		}
 		for at := range int64(12) {
 			want := 1
 			if at >= 4 && at < 10 {
@@ -81,6 +96,22 @@ func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
 		committed, err := kadm.NewClient(cl).FetchOffsets(t.Context(), "g")
 		if o, _ := committed.Lookup("orders", 0); err != nil || o.At != 12 {
 			t.Errorf("committed %d (%v), want 12", o.At, err)
+		}
+	})
+}
+
+// What was assigned of a topic of which kgo is told to forget all is not taken up with the next assignment: it may be another member's by then.
+func TestWhatIsAssignedOfATopicThatIsLetGoIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		addrs, dial, _ := fake(t)
+		c, stop := running(t, addrs, dial, HandlerFunc(func(context.Context, *Message) error { return nil }))
+		defer stop()
+		c.await(map[string][]int32{"orders": {0}})
+		c.letGoStale("orders")
+		offsets := map[string]map[int32]kgo.Offset{}
+		c.fetchAgain(t.Context(), offsets)
+		if len(offsets) > 0 {
+			t.Errorf("%v are taken up", offsets)
 		}
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/retriable-kafka/retriable-go/retriable"
@@ -69,10 +70,15 @@ func (a *Arena) collect(ctx context.Context) (h History, err error) {
 
 // read returns all records of a topic.
 func (a *Arena) read(ctx context.Context, topic string) (rs []Record, err error) {
-	listed, err := a.adm.ListEndOffsets(ctx, topic)
-	if err == nil {
-		err = listed.Error()
-	}
+	ctx, cancel := context.WithTimeout(ctx, a.Limit)
+	defer cancel()
+	var listed kadm.ListedOffsets
+	err = inTrouble(ctx, func() (err error) { // a new leader does not know it at once
+		if listed, err = a.adm.ListEndOffsets(ctx, topic); err == nil {
+			err = listed.Error()
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

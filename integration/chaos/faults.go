@@ -195,10 +195,13 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 	a.note("nobody may write to %s", a.retry)
 	open := a.bar()
 	defer open()
-	made, err := a.adm.CreateACLs(ctx, rule())
-	for _, r := range made {
-		err = errors.Join(err, r.Err)
-	}
+	err := inTrouble(ctx, func() error {
+		made, err := a.adm.CreateACLs(ctx, rule())
+		for _, r := range made {
+			err = errors.Join(err, r.Err)
+		}
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -206,19 +209,22 @@ func (a *Arena) deny(ctx context.Context, f Fault) error {
 	case <-time.After(f.For):
 	case <-ctx.Done():
 	}
-	// It must go, though the brokers may be in trouble.
-	for {
+	err = inTrouble(ctx, func() error {
 		gone, err := a.adm.DeleteACLs(ctx, rule())
 		for _, r := range gone {
 			err = errors.Join(err, r.Err)
 		}
-		if err == nil {
-			a.note("they may write to %s again", a.retry)
-			return nil
-		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
+		return err
+	})
+	a.note("they may write to %s again", a.retry)
+	return err
+}
+
+// inTrouble asks until it is answered, for the brokers may be down.
+func inTrouble(ctx context.Context, ask func() error) error {
+	for {
+		err := ask()
+		if err == nil || pause(ctx, 200*time.Millisecond) != nil {
 			return err
 		}
 	}

@@ -230,6 +230,55 @@ func TestWhoeverGivesUpInOrderIsNoCrash(t *testing.T) {
 	})
 }
 
+// A member that is counted out because nothing of it reaches the brokers cannot give up in order. That is no crash, however often it happens.
+func TestAMemberThatIsCutOffIsNoCrash(t *testing.T) {
+	eachProtocol(t, "orders orders.dead", func(b *bed, kafka retriable.Option) {
+		var d diary
+		b.produce("orders", 0, "waits", "x", "y")
+		var members []*running
+		var cables []*cable
+		for range 2 {
+			k := &cable{b: b, dumb: -1, deaf: -1}
+			topic := retriable.Topic("orders", d.handler("", func(_ context.Context, m *retriable.Message) error {
+				if string(m.Value) == "waits" {
+					return retriable.Postpone(12 * time.Hour)
+				}
+				return nil
+			}), retriable.DeadLetterTopic("orders.dead"))
+			members, cables = append(members, b.start("g", kafka, topic, k.dialer())), append(cables, k)
+			time.Sleep(10 * time.Second)
+		}
+		has := func(i int) bool { return len(members[i].Stats().Partitions) > 0 }
+		taken := 0
+		for i := range 8 {
+			owner := 0
+			if has(1) {
+				owner = 1
+			}
+			k := cables[owner]
+			k.cut()
+			time.Sleep(3 * time.Minute)
+			if has(1 - owner) {
+				taken++
+			}
+			k.arm(func() { k.dead = false })
+			time.Sleep(3 * time.Minute)
+			for _, r := range members {
+				for _, p := range r.Stats().Partitions {
+					if p.Careful {
+						t.Errorf("after %d times %s/%d is careful", i+1, p.Topic, p.Partition)
+					}
+				}
+			}
+		}
+		wantEqual(t, "partitions that changed hands", taken, 8)
+		for _, r := range members {
+			r.clean()
+		}
+		wantEqual(t, "dead letters", len(b.read("orders.dead")), 0)
+	})
+}
+
 // A record that runs for long holds the others up for StuckAfter and no longer, and is not taken for the cause, however often the process
 // is ended while it runs.
 func TestARecordThatRunsForLongIsNoCause(t *testing.T) {

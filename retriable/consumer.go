@@ -64,11 +64,12 @@ type Consumer struct {
 	hashes     []uint64     // room for one batch's; the gate's
 	copied     time.Time    // when what waits was last copied out of its batches; the poller's
 
-	mu       sync.Mutex // guards parts, awaited, unread; taken after the gate, before a partition's lock
+	mu       sync.Mutex // guards parts, awaited, unread, outlived; taken after the gate, before a partition's lock
 	parts    map[topicPartition]*partition
 	fetched  map[topicPartition]fetchedOffset // between two hooks of one assignment
 	awaited  map[topicPartition]struct{}      // assigned, and kgo has not told their commits yet
 	unread   map[topicPartition]error         // assigned, but kgo does not read them: their commits could not be had
+	outlived map[topicPartition]outlived      // what was given up without a clean mark
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 
 	member atomic.Pointer[string] // that the partitions were assigned to; nil before the first session
@@ -103,7 +104,7 @@ func New(group string, opts ...Option) (*Consumer, error) {
 		set: set, log: cfg.logger, pool: cfg.pool(),
 		joiner: wire.NewJoiner(cfg.chunks), retries: map[string]*topic{}, names: map[string]*topic{}, sizes: newSizes(set.client),
 		ready: make(chan struct{}), done: make(chan struct{}), gate: newGate(), relief: make(chan struct{}, 1), commits: make(chan *commitRequest),
-		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{}, awaited: map[topicPartition]struct{}{},
+		parts: map[topicPartition]*partition{}, failing: map[string]*ProduceError{}, unread: map[topicPartition]error{}, awaited: map[topicPartition]struct{}{}, outlived: map[topicPartition]outlived{},
 		count: make([]counts, 4*cfg.concurrency),
 	}
 	c.joinDue.Store(maxDue)

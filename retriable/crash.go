@@ -10,7 +10,7 @@ import (
 // A record that ends its process (memory, os.Exit, a fault in C code) comes again with every takeover. Commits tell of it: whoever gives a
 // partition up in order leaves a clean mark; who finds none, at a watermark that has not moved since the takeover before, counts one. From
 // the second on the partition is careful: one record at a time runs, and an acked commit has noted it before. What is found noted
-// when the count is full is given up.
+// when the count is full is given up. A process that lost a partition and lives takes its own takeover out of the count when it has it again.
 //
 // That a record was noted proves nothing if others ran beside it. So while one partition is careful, all that were taken over without a
 // clean mark are, for any of them may hold the cause; the pool lets one worker at a time be at any of these.
@@ -50,11 +50,55 @@ func (p *partition) takeOver(m watermark.Map, offset int64) {
 		return // it has moved since the takeover before
 	}
 	if p.crash.count = before.Count; !before.Moved {
-		p.crash.count = min(before.Count+1, 255)
+		p.crash.count = min(max(before.Count+1-p.survived(offset), 0), 255)
 	}
 	if before.Noted >= 0 && p.crash.count >= p.c.set.maxCrashes {
 		p.crash.condemned = before.Noted
 	}
+}
+
+// outlived is a takeover that this process lived through, though it could not leave a clean mark: brokers that do not answer for a while are no crash.
+type outlived struct {
+	base  int64 // the watermark at that takeover
+	times int   // in a row, and not yet told to those who count
+}
+
+// survive notes that we live, after partitions were given up with a clean mark or without one.
+func (c *Consumer) survive(parts []*partition, clean bool) {
+	for _, p := range parts {
+		p.mu.Lock()
+		now := outlived{base: p.crash.base, times: 1}
+		p.mu.Unlock()
+		if p.outlived.base == now.base {
+			now.times += p.outlived.times
+		}
+		c.mu.Lock()
+		if clean {
+			delete(c.outlived, p.topicPartition)
+		} else {
+			c.outlived[p.topicPartition] = now
+		}
+		c.mu.Unlock()
+	}
+}
+
+// survived is how many takeovers at this watermark were ours and are counted, by us now or by others before. Those who come after us count on from
+// what we say. p.mu is held, or nobody else has p yet.
+func (p *partition) survived(base int64) (times int) {
+	if p.outlived.base == base {
+		times = p.outlived.times
+	}
+	p.outlived = outlived{base: -1}
+	return times
+}
+
+func (c *Consumer) outlivedOf(name topicPartition) outlived {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if o, ok := c.outlived[name]; ok {
+		return o
+	}
+	return outlived{base: -1}
 }
 
 // notes is what a commit at an offset tells of crashes: nothing once the watermark has moved, unless the partition is careful. p.mu is held.

@@ -84,6 +84,7 @@ type partition struct {
 	fill       float64         // of what its metadata can hold
 	cutting    bool            // the last accepted map was cut
 	crash      crashes
+	outlived   outlived  // of this process's takeovers before, as long as they are not taken out of the count
 	blocked    error     // why it cannot be fetched on, nil mostly
 	stalls     int       // fetch errors in a row
 	stalled    time.Time // until when it is not fetched because of them
@@ -122,6 +123,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 		committed: -1,
 		end:       -1,
 		crash:     newCrashes(start.Offset),
+		outlived:  c.outlivedOf(name),
 	}
 	p.slot.p = p
 	p.out.p, p.out.mu = p, &p.mu

@@ -235,6 +235,7 @@ func (c *Consumer) giveUp(parts []*partition, cause error, timeout time.Duration
 	if !lost && len(mine) > 0 {
 		out.err = c.lastCommit(mine, timeout-time.Since(began))
 	}
+	c.survive(mine, !lost && out.err == nil)
 	c.setParts(func(m map[topicPartition]*partition) {
 		for _, p := range mine {
 			if m[p.topicPartition] == p {

@@ -186,6 +186,21 @@ func TestGoodHistories(t *testing.T) {
 				commit(orders, 3).commit(again, 2)
 			return x
 		},
+		"a member is told a commit of the retry topic that is being deleted": func() *tale {
+			x := newTale(twice)
+			m := x.member("a").assigned(orders, 0).assigned(again, 0)
+			x.now++
+			g := chaos.Gone{Topic: again, From: x.now * 1e6}
+			m.lost(again)
+			g.Until = x.now * 1e6
+			m.assigned(again, 7).lost(again)
+			x.now++
+			g.Anew = x.now * 1e6
+			x.h.Gone = append(x.h.Gone, g)
+			m.assigned(again, 0).copied(twice, 1, at(orders, 0), 0).copied(twice, 2, at(again, 0), 1).done(twice, 3, at(again, 1)).
+				commit(orders, 1).commit(again, 2)
+			return x
+		},
 		"postponed": func() *tale {
 			x := newTale(47)
 			m := x.member("a").assigned(orders, 0).start(47, 1, at(orders, 0))

@@ -243,6 +243,7 @@ func (a *Arena) remake(ctx context.Context) error {
 	defer a.denying.Unlock()
 	open := a.bar()
 	defer open()
+	from := time.Now().UnixNano()
 	gone := func() bool {
 		if _, err := a.adm.DeleteTopic(ctx, a.retry); err != nil && !errors.Is(err, kerr.UnknownTopicOrPartition) {
 			return false
@@ -254,13 +255,15 @@ func (a *Arena) remake(ctx context.Context) error {
 			return err
 		}
 	}
-	a.mu.Lock()
-	a.gone = append(a.gone, Gone{Topic: a.retry, Until: time.Now().UnixNano()})
-	a.mu.Unlock()
+	g := Gone{Topic: a.retry, From: from, Until: time.Now().UnixNano()}
 	for {
 		_, err := a.adm.CreateTopic(ctx, partitions/2, -1, nil, a.retry)
 		if (err == nil || errors.Is(err, kerr.TopicAlreadyExists)) && a.everywhere(ctx, nil) {
 			a.note("%s is made anew", a.retry)
+			g.Anew = time.Now().UnixNano()
+			a.mu.Lock()
+			a.gone = append(a.gone, g)
+			a.mu.Unlock()
 			return nil
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {

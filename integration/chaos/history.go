@@ -25,7 +25,9 @@ type History struct {
 // Gone is a topic that was deleted, and made anew under its name.
 type Gone struct {
 	Topic string
-	Until int64 // in ns: it was gone, and the new one not yet there
+	From  int64 // in ns: it was going to be deleted
+	Until int64 // it was gone, and the new one not yet there
+	Anew  int64 // the new one was everywhere
 }
 
 // Record is one record of a topic.
@@ -249,6 +251,12 @@ func (x *index) generation(p Partition, at int64) Partition {
 		}
 	}
 	return p
+}
+
+// between reports whether an assignment was made while its topic was being deleted and made anew: nobody can tell of which of the two it is, and whose
+// commit the member was told.
+func (x *index) between(a *assignment) bool {
+	return slices.ContainsFunc(x.Gone, func(g Gone) bool { return g.Topic == a.partition.Topic && a.asked <= g.Anew && a.beganAt() >= g.From })
 }
 
 // place is where a record lies that is there at the end.

@@ -19,6 +19,9 @@ func (x *index) committed() {
 	}
 	commits := map[Partition][]commit{}
 	for _, a := range x.assignments {
+		if x.between(a) {
+			continue
+		}
 		commits[a.partition] = append(commits[a.partition], commit{a.beganAt(), a.asked, a.from, a.member.Name, true})
 		for _, i := range a.commits {
 			if e := a.event(i); a.acceptedAt(i) {

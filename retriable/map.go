@@ -16,7 +16,7 @@ import (
 // else (I12); it is checked against the log's end, and waits for the first fetch where that is not known: fetched says that the end is from there.
 // p.mu is held, or nobody else has p yet.
 func (p *partition) readMap(f fetchedOffset, fetched bool) {
-	p.topicID, p.text = f.topic, f.text
+	p.text = f.text
 	if p.end < 0 && f.text != "" {
 		p.unread = &f
 		return

@@ -85,6 +85,9 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 			}
 		}
 	}
+	if len(resp.Groups) > 0 {
+		return nil // kgo repeats the group's below, without the topics' ids
+	}
 	for _, t := range resp.Topics {
 		for _, p := range t.Partitions {
 			f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch}
@@ -118,7 +121,7 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 		}
 		p := newPartition(c, name, t, retry, s.at)
 		p.unsure = unsure
-		p.end, p.blocked = s.end, s.err
+		p.end, p.blocked, p.topicID = s.end, s.err, c.fetched[name].topic
 		if s.committed {
 			p.committed = s.at.Offset
 			p.readMap(c.fetched[name], false)

@@ -75,6 +75,9 @@ func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
 		})
 		c, stop := running(t, addrs, dial, h)
 		time.Sleep(time.Minute)
+		if c.partition(topicPartition{"orders", 0}).topicID == 0 {
+			t.Error("the topic's id is not known, so no map can name it")
+		}
 
 		name := topicPartition{"orders", 0}
 		c.fetched = map[topicPartition]fetchedOffset{name: {offset: 4, epoch: -1}}

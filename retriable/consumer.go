@@ -72,6 +72,8 @@ type Consumer struct {
 	outlived map[topicPartition]outlived      // what was given up without a clean mark
 	assigned atomic.Pointer[[]*partition]     // parts, as a slice
 
+	takenAway atomic.Uint64 // how often kgo has taken partitions away
+
 	member atomic.Pointer[string] // that the partitions were assigned to; nil before the first session
 
 	failMu      sync.Mutex

@@ -168,6 +168,7 @@ func (c *Consumer) twice(offsets map[string]map[int32]kgo.Offset) (parts []*part
 }
 
 func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	defer c.tookAway()
 	if out := c.giveUp(c.owned(m), ErrRevoked, c.set.drainInRevoke(), false); out.err != nil {
 		c.log.Warn("retriable: the last commit of partitions that were taken away failed; what has finished since the commit before is delivered again",
 			"error", out.err)
@@ -175,10 +176,17 @@ func (c *Consumer) onRevoked(_ context.Context, _ *kgo.Client, m map[string][]in
 }
 
 func (c *Consumer) onLost(_ context.Context, _ *kgo.Client, m map[string][]int32) {
+	defer c.tookAway()
 	if len(m) > 0 { // the session may end without an error of its own (KIP-848)
 		c.unjoined(errLost)
 	}
 	c.giveUp(c.owned(m), ErrRevoked, 0, true)
+}
+
+// tookAway notes that kgo has taken something away, or nothing at a session's end.
+func (c *Consumer) tookAway() {
+	c.takenAway.Add(1)
+	c.renewer.wake()
 }
 
 func (c *Consumer) owned(m map[string][]int32) (parts []*partition) {

@@ -52,11 +52,10 @@ func (r *renewer) take() (consumed, produced, stale []string) {
 
 // renew is the goroutine.
 func (c *Consumer) renew(ctx context.Context) {
-	var away []string // consumed topics that do not exist at present
+	var away []absence
 	for {
-		idle := len(away) == 0 && !c.resumeStalled(time.Now())
 		wait := renewEvery
-		if idle {
+		if stalled := c.resumeStalled(time.Now()); len(away) == 0 && !stalled {
 			wait = time.Hour
 		}
 		select {
@@ -72,39 +71,56 @@ func (c *Consumer) renew(ctx context.Context) {
 		}
 		for _, topic := range consumed {
 			c.letGo(topic)
-			away = append(away, topic)
+			away = append(away, absence{topic: topic})
 		}
+		c.letGoStale(stale)
 		for _, topic := range stale {
-			c.letGoStale(topic)
-			away = append(away, topic)
+			away = append(away, absence{topic, c.takenAway.Load(), time.Now()})
 		}
-		away = slices.DeleteFunc(away, func(topic string) bool { return c.takeUp(ctx, topic) })
+		away = slices.DeleteFunc(away, func(a absence) bool { return c.isOver(a) && c.takeUp(ctx, a.topic) })
 	}
 }
+
+// absence is a consumed topic that kgo has forgotten.
+type absence struct {
+	topic string
+	taken uint64    // how often kgo had taken something away by then
+	since time.Time // zero if the topic itself was gone
+}
+
+// isOver reports whether a topic may be taken up again. kgo gives up what it was assigned of a topic at the end of the group's session, and only if the
+// topic is not consumed again by then: else the group gives to others what we keep.
+func (c *Consumer) isOver(a absence) bool {
+	return a.since.IsZero() || c.takenAway.Load() != a.taken || time.Since(a.since) >= forgetWithin
+}
+
+// forgetWithin is how long a session may take to end; by then there was none.
+const forgetWithin = 5 * time.Second
 
 // letGo gives a topic's partitions up without a commit, which would be taken for the new topic's, and has kgo forget it.
 func (c *Consumer) letGo(topic string) {
 	c.log.Warn("retriable: a topic was deleted; it is consumed again once it is made anew", "topic", topic)
-	c.giveUp(c.ofTopic(topic), ErrRevoked, 0, true)
+	c.giveUp(c.ofTopics(topic), ErrRevoked, 0, true)
 	c.purge(topic)
 	c.cl.ResumeFetchTopics(topic) // fetchFailed paused it
 }
 
-// letGoStale has kgo forget a topic of which it believes to have partitions that we gave up. What was assigned of it since then is given up in
+// letGoStale has kgo forget topics of which it believes to have partitions that we gave up. What was assigned of them since then is given up in
 // good order.
-func (c *Consumer) letGoStale(topic string) {
-	c.giveUp(c.ofTopic(topic), ErrRevoked, c.set.drainInRevoke(), false)
-	c.purge(topic)
-	c.cl.ForceMetadataRefresh() // with patterns kgo finds it by that
+func (c *Consumer) letGoStale(topics []string) {
+	if len(topics) > 0 {
+		c.giveUp(c.ofTopics(topics...), ErrRevoked, c.set.drainInRevoke(), false)
+		c.purge(topics...)
+	}
 }
 
-func (c *Consumer) purge(topic string) {
-	c.cl.PurgeTopicsFromConsuming(topic)
-	c.unawait(topic)
+func (c *Consumer) purge(topics ...string) {
+	c.cl.PurgeTopicsFromConsuming(topics...)
+	c.unawait(topics)
 }
 
-func (c *Consumer) ofTopic(topic string) []*partition {
-	return slices.DeleteFunc(slices.Clone(c.partitions()), func(p *partition) bool { return p.topic != topic })
+func (c *Consumer) ofTopics(topics ...string) []*partition {
+	return slices.DeleteFunc(slices.Clone(c.partitions()), func(p *partition) bool { return !slices.Contains(topics, p.topic) })
 }
 
 // takeUp consumes a topic again if it is there.
@@ -113,8 +129,10 @@ func (c *Consumer) takeUp(ctx context.Context, topic string) bool {
 	if a, ok := found[topic]; err != nil || !ok || errors.Is(a.err, kerr.UnknownTopicOrPartition) {
 		return false
 	}
-	if !c.patterns() {
-		c.cl.AddConsumeTopics(topic) // with patterns kgo finds it by itself
+	if c.patterns() {
+		c.cl.ForceMetadataRefresh() // kgo finds it by that
+	} else {
+		c.cl.AddConsumeTopics(topic)
 	}
 	return true
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -34,12 +35,12 @@ func (c *Consumer) await(added map[string][]int32) {
 	}
 }
 
-// unawait forgets what was assigned of a topic of which kgo has been told to forget all: it may be another member's by now.
-func (c *Consumer) unawait(topic string) {
+// unawait forgets what was assigned of topics of which kgo has been told to forget all: it may be another member's by now.
+func (c *Consumer) unawait(topics []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	maps.DeleteFunc(c.awaited, func(name topicPartition, _ struct{}) bool { return name.topic == topic })
-	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return name.topic == topic })
+	maps.DeleteFunc(c.awaited, func(name topicPartition, _ struct{}) bool { return slices.Contains(topics, name.topic) })
+	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return slices.Contains(topics, name.topic) })
 }
 
 // fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves

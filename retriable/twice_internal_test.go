@@ -110,11 +110,43 @@ func TestWhatIsAssignedOfATopicThatIsLetGoIsForgotten(t *testing.T) {
 		c, stop := running(t, addrs, dial, HandlerFunc(func(context.Context, *Message) error { return nil }))
 		defer stop()
 		c.await(map[string][]int32{"orders": {0}})
-		c.letGoStale("orders")
+		c.letGoStale([]string{"orders"})
 		offsets := map[string]map[int32]kgo.Offset{}
 		c.fetchAgain(t.Context(), offsets)
 		if len(offsets) > 0 {
 			t.Errorf("%v are taken up", offsets)
+		}
+	})
+}
+
+// A topic that kgo is told to forget is not consumed again before kgo has given up what it had of it: else it keeps that, in the eyes of the group too, and
+// the group gives it to somebody else.
+func TestATopicIsTakenUpAgainOnlyOnceItIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		addrs, dial, _ := fake(t)
+		c, stop := running(t, addrs, dial, HandlerFunc(func(context.Context, *Message) error { return nil }))
+		defer stop()
+		time.Sleep(time.Minute)
+		a := absence{"orders", c.takenAway.Load(), time.Now()}
+		if c.isOver(a) {
+			t.Error("it is taken up again before it is given up")
+		}
+		if gone := (absence{topic: "orders"}); !c.isOver(gone) {
+			t.Error("one that is gone itself is to be taken up as soon as it is there")
+		}
+		c.renewer.add("orders", &c.renewer.stale)
+		synctest.Wait()
+		time.Sleep(100 * time.Millisecond)
+		if !c.isOver(a) {
+			t.Error("it is given up, and not taken up again")
+		}
+		a.taken = c.takenAway.Load()
+		if time.Sleep(forgetWithin); !c.isOver(a) {
+			t.Error("where there is no session nobody gives it up")
+		}
+		time.Sleep(time.Minute)
+		if c.partition(topicPartition{"orders", 0}) == nil {
+			t.Error("it is not assigned again")
 		}
 	})
 }

@@ -100,7 +100,7 @@ func (w *worker) run(orders *json.Decoder) (err error) {
 	}
 	w.ledger.Write(Event{Kind: Up, Text: fmt.Sprintf("%s, process %d", w.Name, os.Getpid())})
 	c, err := retriable.New(w.Group,
-		retriable.Kafka(w.kafka()...),
+		retriable.Kafka(append(w.kafka(), kgo.WithLogger(kgo.BasicLogger(log, kgo.LogLevelInfo, func() string { return time.Now().Format("15:04:05.000 ") })))...),
 		retriable.Logger(slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelInfo}))),
 		retriable.Concurrency(16), retriable.CommitInterval(100*time.Millisecond), retriable.DrainTimeout(w.Drain),
 		retriable.Hooks(w),

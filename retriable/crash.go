@@ -246,7 +246,8 @@ func (p *partition) isCondemned(offset int64) bool {
 	return p.crash.condemned == offset
 }
 
-// condemn gives a record up that ended its process as often as it may. The partition's others are not under suspicion any more.
+// condemn gives a record up that ended its process as often as it may. The partition's others are not under suspicion any more; but nothing of it runs
+// before an acked commit tells of that end. Should another of them end the process it would else all begin again, and again.
 func (w *worker) condemn(p *partition, it *item) (next *item) {
 	p.mu.Lock()
 	e := &CrashError{Crashes: p.crash.count}
@@ -264,8 +265,25 @@ func (w *worker) condemn(p *partition, it *item) (next *item) {
 		p.deadLetter(a, e, false)
 		next = it.leave()
 	}
+	p.awaitEnd(it)
 	p.c.trust(p)
 	return next
+}
+
+// awaitEnd waits until a record is resolved, its letter acked, and a commit has told so.
+func (p *partition) awaitEnd(it *item) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for it.State() != watermark.Done && p.stage.Load() == live {
+		select {
+		case <-p.ctx.Done():
+		case <-tick.C:
+		}
+	}
+	p.mu.Lock()
+	p.crash.noted = -1
+	p.mu.Unlock()
+	p.tellNotes()
 }
 
 // untouched is the attempt that an item comes to, with its message as it was read.

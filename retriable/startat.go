@@ -43,6 +43,20 @@ func (c *Consumer) unawait(topics []string) {
 	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return slices.Contains(topics, name.topic) })
 }
 
+// ours takes out of what kgo is about to read what we were not told is ours, or were told is not: kgo 1.22.2 still fetches the commits of what it was
+// assigned in a session that ended before it had them, though it was taken away meanwhile with all of its topic, and would then read it
+// beside whoever has it.
+func (c *Consumer) ours(offsets map[string]map[int32]kgo.Offset) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for topic, parts := range offsets {
+		maps.DeleteFunc(parts, func(n int32, _ kgo.Offset) bool {
+			_, ok := c.awaited[topicPartition{topic, n}]
+			return !ok
+		})
+	}
+}
+
 // fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves
 // out because it got none: nobody would read them until the next rebalance. What is refused again Health names.
 func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {

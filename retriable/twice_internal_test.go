@@ -80,6 +80,7 @@ func TestAPartitionSaidTwiceIsReadFromWhereItWasSaidToBegin(t *testing.T) {
 		}
 
 		name := topicPartition{"orders", 0}
+		c.await(map[string][]int32{"orders": {0}})
 		c.fetched = map[topicPartition]fetchedOffset{name: {offset: 4, epoch: -1}}
 		if _, err := c.onOffsets(t.Context(), map[string]map[int32]kgo.Offset{"orders": {0: kgo.NewOffset().At(4)}}); err != nil {
 			t.Fatal(err)
@@ -111,10 +112,14 @@ func TestWhatIsAssignedOfATopicThatIsLetGoIsForgotten(t *testing.T) {
 		defer stop()
 		c.await(map[string][]int32{"orders": {0}})
 		c.letGoStale([]string{"orders"})
-		offsets := map[string]map[int32]kgo.Offset{}
-		c.fetchAgain(t.Context(), offsets)
-		if len(offsets) > 0 {
-			t.Errorf("%v are taken up", offsets)
+		for what, asked := range map[string]map[string]map[int32]kgo.Offset{
+			"not asked for by kgo":      {},
+			"asked for by kgo, in vain": {"orders": {0: kgo.NewOffset().At(0)}},
+		} {
+			given, err := c.onOffsets(t.Context(), asked)
+			if err != nil || len(given["orders"]) > 0 || c.partition(topicPartition{"orders", 0}) != nil {
+				t.Errorf("%s: %v are taken up (%v)", what, given, err)
+			}
 		}
 	})
 }

@@ -563,8 +563,8 @@ func (c *checker) explain(first, again *start) string {
 		return "in one tenure"
 	case a.crashed && a.to <= again.at, a.lost:
 		return ""
-	case b.from < a.from && b.lost && c.troubled(b, again.at):
-		return "" // a former owner that does not know yet that its session is over
+	case b.from < a.from && (b.lost || b.crashed) && c.troubled(b, again.at):
+		return "" // a former owner that does not know that its session is over, and may have died before it did
 	case !a.over || a.to > again.at:
 		if c.troubled(a, again.at) {
 			return "" // it was taken away behind its back

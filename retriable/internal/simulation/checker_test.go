@@ -143,8 +143,13 @@ func TestTheCheckerFindsWhatIsBroken(t *testing.T) {
 				h.events = append(h.events, event{at: at + time.Millisecond, kind: moved, life: 1, place: place{tierTopic, 0, int64(i)}})
 			}
 		}, "hops on after 1ms"},
-		"other bytes than were produced":   {func(h *history) { at(h, began, "orders", 0).text = "its key is \"x\"" }, "its key is"},
-		"a second owner beside the first":  {func(h *history) { h.takeOver(0); at(h, drained, "orders", 0).kind = fault; h.calm() }, "had not given it up"},
+		"other bytes than were produced":  {func(h *history) { at(h, began, "orders", 0).text = "its key is \"x\"" }, "its key is"},
+		"a second owner beside the first": {func(h *history) { h.takeOver(0); at(h, drained, "orders", 0).kind = fault; h.calm() }, "had not given it up"},
+		"a former owner that dies, with no trouble before": {func(h *history) {
+			h.takeOver(0)
+			h.formerOwner(event{kind: resuming}, event{kind: crashed})
+			h.calm()
+		}, "I5: orders/0@0 (a) began"},
 		"resolved, and no commit tells it": {func(h *history) { h.takeOver(0); at(h, committed, "orders", 0).kind = "" }, "no commit told"},
 		"its commit leaves it out":         {func(h *history) { h.takeOver(0); at(h, commits, "orders", 0).place.offset = 0 }, "no commit told"},
 		"left out, for no reason":          {func(h *history) { at(h, committed, "orders", 0).cut = true }, "no broker had refused it"},
@@ -189,16 +194,10 @@ func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
 				event{at: 48e6, kind: drained, life: 3, place: p})
 		},
 		"its owner had been cut off, and did not know yet that it was counted out": func(h *history) {
-			p := place{"orders", 0, 0}
-			h.events = slices.Insert(h.events, 0, event{at: -1, kind: assigned, life: 3, place: p}, event{at: 1e6, kind: cut, life: 3})
-			h.events = append(h.events,
-				event{at: 53e6, kind: began, life: 3, place: p, id: "a", key: "k", attempt: 1, clock: 53},
-				event{at: 54e6, kind: drained, life: 3, place: p, flag: true})
-			h.each(began, func(e *event) {
-				if e.life == 2 {
-					e.kind = fault
-				}
-			})
+			h.formerOwner(event{kind: cut}, event{kind: drained, flag: true})
+		},
+		"its owner had been cut off, and died before it knew that it was counted out": func(h *history) {
+			h.formerOwner(event{kind: cut}, event{kind: crashed})
 		},
 		"it returned in the moment in which its drain was over": func(h *history) { h.overrun() },
 		"it had resolved it in the moment in which it got it again": func(h *history) {
@@ -233,6 +232,19 @@ func TestTheCheckerKnowsWhatExplainsARepeat(t *testing.T) {
 			}
 		})
 	}
+}
+
+// formerOwner has a member that began before the others, and of which something was heard, handle a record in the end and then leave in some way.
+func (h *history) formerOwner(heard, leaves event) {
+	p := place{"orders", 0, 0}
+	heard.at, heard.life, leaves.at, leaves.life, leaves.place = 1e6, 3, 54e6, 3, p
+	h.events = slices.Insert(h.events, 0, event{at: -1, kind: assigned, life: 3, place: p}, heard)
+	h.events = append(h.events, event{at: 53e6, kind: began, life: 3, place: p, id: "a", key: "k", attempt: 1, clock: 53}, leaves)
+	h.each(began, func(e *event) {
+		if e.life == 2 {
+			e.kind = resuming
+		}
+	})
 }
 
 // takeOver has a second member begin at an offset, and handle a once more. It returns its assignment.

@@ -164,6 +164,24 @@ func TestARecordThatKillsIsFoundBehindOthersThatWaitInPlace(t *testing.T) {
 	}
 }
 
+// Each of several is found, one after the other: the end of the first is told before the next has its turn, or it would all begin again with every life.
+func TestRecordsThatKillOneAfterTheOtherAreAllDeadLettered(t *testing.T) {
+	bubble(t, "orders orders.dead", func(b *bed) {
+		m := &mortals{bed: b, topic: func(h retriable.Handler) retriable.Option {
+			return retriable.Topic("orders", h, retriable.DeadLetterTopic("orders.dead"))
+		}}
+		b.produce("orders", 0, "a=kills", "b=kills", "c=kills", "d=fine")
+		m.deaths(20, time.Minute, func(ctx context.Context, k *cable, msg *retriable.Message) error {
+			if string(msg.Value) == "kills" {
+				return kills(ctx, k)
+			}
+			return nil
+		})
+		wantEqual(t, "dead letters", len(b.read("orders.dead")), 3)
+		wantEqual(t, "committed", b.committed("g", "orders", 0), 4)
+	})
+}
+
 func TestNoOtherRecordIsGivenUp(t *testing.T) {
 	bubble(t, "orders:3 orders.dead", func(b *bed) {
 		m := &mortals{bed: b, topic: func(h retriable.Handler) retriable.Option {

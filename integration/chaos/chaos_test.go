@@ -67,7 +67,8 @@ func brokers(t *testing.T, all *tally, seed uint64, n int) {
 	var arenas []*chaos.Arena
 	for _, protocol := range []string{"cooperative", "KIP-848"} {
 		arenas = append(arenas, arena(t, cluster, chaos.Setup{
-			Name: "brokers-" + protocol, Protocol: protocol, Members: members, Rate: 100, Session: session, SASL: sasl, Limit: 2 * time.Minute,
+			Name: "brokers-" + protocol, Protocol: protocol, Members: members, Rate: 100, Session: session, SASL: sasl,
+			Limit: 4 * time.Minute, // what a death may have been due to runs one by one for a while
 		}))
 	}
 	over := make(chan struct{}) // when the brokers' faults are

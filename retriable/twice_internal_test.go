@@ -35,15 +35,15 @@ func fake(t *testing.T) (addrs []string, dial kgo.Opt, cl *kgo.Client) {
 // running starts a consumer of the topic, and returns once it has joined.
 func running(t *testing.T, addrs []string, dial kgo.Opt, h Handler) (c *Consumer, stop func()) {
 	t.Helper()
-	c, err := New("g", Brokers(addrs...), Kafka(dial), Topic("orders", h, StartAt(kgo.NewOffset().AtStart()), NoDeadLetters()))
+	member, err := New("g", Brokers(addrs...), Kafka(dial), Topic("orders", h, StartAt(kgo.NewOffset().AtStart()), NoDeadLetters()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	<-c.Ready()
-	return c, func() {
+	go func() { ended <- member.Run(ctx) }()
+	<-member.Ready()
+	return member, func() {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)

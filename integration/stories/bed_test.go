@@ -38,6 +38,10 @@ func TestMain(m *testing.M) {
 		work()
 		return
 	}
+	if os.Getenv(starvedBrokers) != "" {
+		starve()
+		return
+	}
 	flag.Parse()
 	if err := flag.Set("test.parallel", "4"); err != nil { // what is parallel here mostly waits, whatever the number of processors
 		panic(err)

@@ -104,12 +104,12 @@ func (w *worker) message(p *partition, it *item) *Message {
 	if o := it.own.Load(); o != nil {
 		return &o.Message
 	}
-	if len(w.messages) == 0 {
+	if w.used == len(w.messages) {
 		w.room = min(max(2*w.room, 1), maxMessages)
-		w.messages = make([]Message, w.room)
+		w.messages, w.used = make([]Message, w.room), 0
 	}
-	m := &w.messages[0]
-	w.messages = w.messages[1:]
+	m := &w.messages[w.used]
+	w.used++
 	m.Record, m.Attempt, m.Source = bare(it.rec), 1, p.name(it)
 	return m
 }
@@ -180,9 +180,14 @@ func (w *worker) call(a *attempt) (err error) {
 
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
-	a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
-	if err := a.filter(); err != nil {
-		return err
+	a.ctx = a.p.ctx
+	if a.was.context != nil {
+		a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
+	}
+	if t.filter != nil {
+		if err := a.filter(); err != nil {
+			return err
+		}
 	}
 	if t.timeout > 0 {
 		return callTimed(a, t)

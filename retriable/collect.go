@@ -44,7 +44,7 @@ func (w *worker) batchTurn(p *partition) {
 			break
 		}
 	}
-	w.refused, w.from, w.messages, w.room = n == 1, nil, nil, min(n, maxMessages)/2
+	w.refused, w.from, w.messages, w.used, w.room = n == 1, nil, nil, 0, min(n, maxMessages)/2
 }
 
 // collect claims the items of a batch. What is to be tried alone comes alone.

@@ -29,7 +29,7 @@ type intake struct {
 // record, for all of them pass through this one goroutine.
 func (in *intake) accept(recs []*kgo.Record) (work bool) {
 	p := in.p
-	in.run = &run{read: in.now, recs: recs[:len(recs):len(recs)]}
+	in.run = &run{read: in.now.UnixMilli(), recs: recs[:len(recs):len(recs)]}
 	seg := watermark.NewSegment(in.run, recs[0].LeaderEpoch, len(recs), func(i int) int64 { return recs[i].Offset })
 	in.run.seg, in.run.slots = seg, seg.Slots()
 	keyed := p.t.order == ByKey

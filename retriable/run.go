@@ -4,7 +4,6 @@ import (
 	"math"
 	"runtime"
 	"sync/atomic"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -16,7 +15,7 @@ import (
 // key that must run in turn, and retries, have items from the beginning, and what waits in memory has one from then on.
 type run struct {
 	// Of a fetched batch.
-	read  time.Time
+	read  int64            // when, in ms
 	recs  []*kgo.Record    // as read, or copied out; nil for what is apart, or done and let go
 	seg   *segment         // where they are tracked
 	slots []watermark.Slot // its slots
@@ -122,7 +121,7 @@ func (r *run) ready(i int) int64 {
 	if r.list != nil {
 		return r.list[i].ready
 	}
-	return r.read.UnixMilli()
+	return r.read
 }
 
 // item returns the item of record i, nil if it has none but for the moment. p.mu is held.
@@ -172,7 +171,7 @@ func (r *run) claim(i int, now *item) *item {
 	if !begin(slot) {
 		return nil
 	}
-	now.Slot, now.rec, now.offset, now.ready, now.marks = slot, r.recs[i], r.offset(i), r.read.UnixMilli(), 0
+	now.Slot, now.rec, now.offset, now.ready, now.marks = slot, r.recs[i], r.offset(i), r.read, 0
 	return now
 }
 
@@ -206,6 +205,9 @@ func begin(s *watermark.Slot) bool {
 // pending returns how many records are neither resolved nor in the heap nor back from it, and the memory they take: the whole batch's, as
 // long as one of them refers to it. p.mu is held.
 func (r *run) pending() (n int, bytes int64) {
+	for r.low < len(r.slots) && r.slots[r.low].State() == watermark.Done {
+		r.low++
+	}
 	whole := false
 	for i := r.low; i < r.len(); i++ {
 		if !r.here(i) {
@@ -233,7 +235,7 @@ func (r *run) pending() (n int, bytes int64) {
 // letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy.
 func (r *run) letGo() {
 	clear(r.recs) // part of a larger slice
-	if r.done() {
+	if r.items == nil || r.done() {
 		return // the segment goes as a whole
 	}
 	for i := range r.items {

@@ -174,7 +174,7 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	if !ok {
 		return o, false
 	}
-	o = Oldest{Offset: seg.Offset(i), Attempt: 1, Since: seg.Owner.read, Reason: reasons[seg.Slots()[i].State()]}
+	o = Oldest{Offset: seg.Offset(i), Attempt: 1, Since: time.UnixMilli(seg.Owner.read), Reason: reasons[seg.Slots()[i].State()]}
 	it := seg.Owner.item(i)
 	if it != nil {
 		it = it.carrier()

@@ -16,6 +16,7 @@ type worker struct {
 	// Its own goroutine's.
 	headers  []kgo.RecordHeader // room for one attempt's
 	messages []Message          // room for the next
+	used     int                // how much of it is
 	room     int                // how much was made of late
 	item     item               // of a record that has none of its own
 	from     *run               // where it claimed last
@@ -74,7 +75,7 @@ func (w *worker) turn(p *partition) {
 	var began time.Time
 	n := 1
 	defer func() {
-		w.from, w.messages, w.room = nil, nil, n/2 // messages of one partition only are neighbours
+		w.from, w.messages, w.used, w.room = nil, nil, 0, n/2 // messages of one partition only are neighbours
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
 	for ; p.barred.Load() == 0; n++ {

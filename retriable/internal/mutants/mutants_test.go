@@ -186,6 +186,14 @@ var all = []mutant{
 		one("consumer.go", "		wg.Go(func() { f(background) })\n", "		if $on {\n			go f(c.base)\n			continue\n		}\n		wg.Go(func() { f(background) })\n"),
 	},
 	{
+		"a process that lives is counted as a crash", "crash loops", "TestAMemberThatIsCutOffIsNoCrash",
+		one("crash.go", "	if p.outlived.base == base {\n", "	if p.outlived.base == base && !$on {\n"),
+	},
+	{
+		"another runs before an end is told", "crash loops", "TestRecordsThatKillOneAfterTheOtherAreAllDeadLettered",
+		one("crash.go", "	p.awaitEnd(it)\n", "	if !$on {\n		p.awaitEnd(it)\n	}\n"),
+	},
+	{
 		"copies go to any partition", "placement", "TestCopiesOfAKeyGoWhereKgoPutsThatKey",
 		one("write.go", "	return p.rest.ForTopic(topic)\n", "	if $on {\n		return samePartition{}\n	}\n	return p.rest.ForTopic(topic)\n"),
 	},

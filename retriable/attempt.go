@@ -100,17 +100,19 @@ func (p *partition) message(it *item) Message {
 const maxMessages = 64
 
 // message is the same, in room that the worker made for several at once.
-func (w *worker) message(p *partition, it *item) *Message {
+func (w *worker) message(p *partition, it *item) (m *Message) {
 	if o := it.own.Load(); o != nil {
-		return &o.Message
+		m = &o.Message
+	} else {
+		if w.used == len(w.messages) {
+			w.room = min(max(2*w.room, 1), maxMessages)
+			w.messages, w.used = make([]Message, w.room), 0
+		}
+		m = &w.messages[w.used]
+		w.used++
+		m.Record, m.Attempt, m.Source = bare(it.rec), 1, p.name(it)
 	}
-	if w.used == len(w.messages) {
-		w.room = min(max(2*w.room, 1), maxMessages)
-		w.messages, w.used = make([]Message, w.room), 0
-	}
-	m := &w.messages[w.used]
-	w.used++
-	m.Record, m.Attempt, m.Source = bare(it.rec), 1, p.name(it)
+	m.out, m.at = &p.out, it.offset
 	return m
 }
 
@@ -125,36 +127,40 @@ func (w *worker) lasting(it *item) (*item, *run) {
 
 // handle runs the handler for an item that has started, and returns the next of its lane if that is to run now.
 func (w *worker) handle(p *partition, it *item) *item {
-	var a attempt
-	w.begin(&a, p, it)
+	a := attemptOf(p, it, w.message(p, it))
+	if p.extra || len(a.was.headers) > 0 {
+		w.note(&a)
+	}
 	return w.finish(&a, w.call(&a))
 }
 
-// begin makes the attempt of an item that has started.
-func (w *worker) begin(a *attempt, p *partition, it *item) {
-	m := w.message(p, it)
-	m.out, m.at = &p.out, it.offset
-	a.p, a.it, a.m = p, it, m
-	a.number, a.first, a.last, a.rec = m.Attempt, m.FirstFailure, m.LastError, m.Record
-	a.was = was{key: m.Key, value: m.Value, time: m.Timestamp}
-	if len(m.Headers) > 0 {
-		w.headers = append(w.headers[:0], m.Headers...)
+// attemptOf is the attempt of an item that has started. It is small enough to be made in its caller's frame, where no write barriers are.
+func attemptOf(p *partition, it *item, m *Message) attempt {
+	r := m.Record
+	return attempt{p: p, it: it, m: m, ctx: p.ctx, number: m.Attempt, first: m.FirstFailure, last: m.LastError, rec: r, was: was{
+		key: r.Key, value: r.Value, headers: r.Headers, time: r.Timestamp,
+		topic: m.Source.Topic, partition: m.Source.Partition, offset: m.Source.Offset,
+	}}
+}
+
+// note is for what only some records have.
+func (w *worker) note(a *attempt) {
+	p, r := a.p, a.rec
+	if len(r.Headers) > 0 {
+		w.headers = append(w.headers[:0], r.Headers...)
 		a.was.headers = w.headers
-	} else {
-		a.was.headers = m.Headers
 	}
-	a.was.topic, a.was.partition, a.was.offset = m.Source.Topic, m.Source.Partition, m.Source.Offset
 	if p.retry {
 		a.deferred = a.number == 1 && p.t.scheduled > 0
-		a.was.topic, a.was.partition, a.was.offset = m.Topic, m.Partition, m.Offset
+		a.was.topic, a.was.partition, a.was.offset = r.Topic, r.Partition, r.Offset
 	}
 	if p.c.set.client.hooked {
-		a.was.context = m.Context //nolint:fatcontext // it is noted, not wrapped
+		a.was.context = r.Context //nolint:fatcontext // it is noted, not wrapped
 	}
 	if p.c.timed {
 		a.began = a.p.c.now()
-		a.waited = max(a.began.Sub(time.UnixMilli(it.ready)), 0)
-		if o := it.own.Load(); o != nil {
+		a.waited = max(a.began.Sub(time.UnixMilli(a.it.ready)), 0)
+		if o := a.it.own.Load(); o != nil {
 			a.due = o.due
 		}
 	}
@@ -180,7 +186,6 @@ func (w *worker) call(a *attempt) (err error) {
 
 func (w *worker) ask(a *attempt) error {
 	t := a.p.t
-	a.ctx = a.p.ctx
 	if a.was.context != nil {
 		a.ctx = a.p.c.withValues(a.p.ctx, a.was.context)
 	}

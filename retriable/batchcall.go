@@ -13,8 +13,9 @@ import (
 func (w *worker) handleBatch(p *partition, items []*item) (next []*item) {
 	b := &batchCall{p: p}
 	for _, it := range items {
-		a := &attempt{ctx: p.ctx}
-		w.begin(a, p, it)
+		one := attemptOf(p, it, w.message(p, it))
+		a := &one
+		w.note(a)
 		a.was.headers = slices.Clone(a.was.headers)
 		if err := w.keeps(a); err != nil {
 			next = w.endOf(a, err, next)

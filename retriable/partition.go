@@ -37,6 +37,7 @@ type partition struct {
 	t     *topic
 	retry bool          // it is of t's retry topic or one of its tiers
 	tier  time.Duration // how long a record stays here at most, 0 if it is no tier
+	extra bool          // there is more to note of its attempts than the record
 
 	stage  atomic.Int32
 	barred atomic.Int32    // why nothing of it is started, 0 mostly
@@ -126,6 +127,7 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 		outlived:  c.outlivedOf(name),
 	}
 	p.slot.p = p
+	p.extra = retry || c.timed || c.set.client.hooked
 	p.out.p, p.out.mu = p, &p.mu
 	p.slot.index = -1
 	p.ripens = maxDue
@@ -215,6 +217,7 @@ func (p *partition) take(w *worker) *item {
 		}
 		w.index = int(w.from.cursor.Add(1)) - 1
 		if w.index >= w.from.len() {
+			p.finished(w.from)
 			w.from = nil
 			runtime.Gosched() // kgo and the poller wait for a turn, too, and all others for them
 			continue
@@ -223,6 +226,16 @@ func (p *partition) take(w *worker) *item {
 			return it
 		}
 	}
+}
+
+// finished drops what a run refers to if all of it is done. Each worker asks that comes past its end, so the last one does it.
+func (p *partition) finished(r *run) {
+	if r.recs == nil || !r.done() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r.letGo()
 }
 
 // load is what a partition's records take, for the back-pressure.

@@ -232,12 +232,10 @@ func (r *run) pending() (n int, bytes int64) {
 	return n, bytes
 }
 
-// letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy.
+// letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy. An item may be spoken of for
+// long after, as the last of its lane. p.mu is held.
 func (r *run) letGo() {
 	clear(r.recs) // part of a larger slice
-	if r.items == nil || r.done() {
-		return // the segment goes as a whole
-	}
 	for i := range r.items {
 		r.items[i].rec = nil
 	}

@@ -76,6 +76,8 @@ func (w *worker) turn(p *partition) {
 	n := 1
 	defer func() {
 		w.from, w.messages, w.used, w.room = nil, nil, 0, n/2 // messages of one partition only are neighbours
+		w.item.rec = nil                                      // it would keep a whole fetch in memory
+		clear(w.headers)
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
 	for ; p.barred.Load() == 0; n++ {

@@ -88,7 +88,7 @@ func handler(j *job.Job, m *meter, lasts []int64, all chan struct{}) (h retriabl
 		h = func(_ context.Context, msg *retriable.Message) error {
 			m.begin()
 			nothing(msg.Record)
-			if msg.Offset == lasts[msg.Partition] && left.Add(-1) == 0 {
+			if msg.Source.Offset == lasts[msg.Source.Partition] && left.Add(-1) == 0 {
 				close(all)
 			}
 			return nil

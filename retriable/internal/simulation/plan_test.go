@@ -302,7 +302,7 @@ func (p *plan) flood(r *rand.Rand) {
 	at := p.length / 3
 	p.maxPending = 3
 	for i := range 12 {
-		p.records = append(p.records, record{id: fmt.Sprintf("f%d", i), at: at - time.Millisecond, takes: time.Second, fate: fate{end: succeeds}, key: fmt.Sprintf("k%d", r.IntN(8))})
+		p.records = append(p.records, record{id: fmt.Sprintf("f%d", i), at: at, takes: time.Second, fate: fate{end: succeeds}, key: fmt.Sprintf("k%d", r.IntN(8))})
 	}
 	if !p.has(bomb) {
 		p.steps = append(p.steps, step{at: at, what: bomb})

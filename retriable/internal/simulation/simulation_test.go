@@ -72,7 +72,7 @@ func TestSimulation(t *testing.T) {
 	}
 	// A run in which nothing happened proves nothing.
 	for _, what := range []string{
-		"chunks", "moved", "paused", "killed", "condemned", "revoked", "lost", "abandoned", "a handler's context ended", "a commit was refused", "a write was refused", "a map", "skip", string(renew), "refused OffsetCommit",
+		"chunks", "moved", "paused", "killed", "condemned", "revoked", "lost", "abandoned", "a handler's context ended", "a commit was refused", "a write was refused", "a map", "skip", "skip over what waits", string(renew), "refused OffsetCommit",
 	} {
 		if met[what] == 0 && !(raceEnabled && what == string(renew)) {
 			t.Errorf("void: in %d seeds never: %s", ran.Load(), what)

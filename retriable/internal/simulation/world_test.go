@@ -289,10 +289,10 @@ func (w *world) do(s step) {
 		w.k.Cluster.RehashCoordinators()
 		return
 	case bomb:
-		w.bomb(s)
+		w.bomb()
 		return
 	case giveUp:
-		w.skip()
+		w.skipUnread()
 		return
 	case renew:
 		if raceEnabled {
@@ -364,10 +364,13 @@ func (w *world) refuse(s step) {
 	})
 }
 
+// bombSize is how many records a bomb has.
+const bombSize = 3
+
 // bomb writes a batch that unpacks to more than members accept, behind records that wait.
-func (w *world) bomb(s step) {
+func (w *world) bomb() {
 	var rs []*kgo.Record
-	for range 3 {
+	for range bombSize {
 		rs = append(rs, &kgo.Record{Topic: "orders", Partition: 0, Value: bytes.Repeat([]byte("0"), 60_000)}) // each by itself too, should they be written in several batches
 	}
 	if err := w.cl.ProduceSync(w.Context(), rs...).FirstErr(); err != nil {
@@ -375,10 +378,7 @@ func (w *world) bomb(s step) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, r := range rs {
-		w.base = append(w.base, written{place: place{*w.current.Load(), 0, r.Offset}, batch: 1})
-	}
-	_ = s
+	w.base = append(w.base, written{place: place{*w.current.Load(), 0, rs[0].Offset}, batch: bombSize, at: time.Since(w.ledger.began)})
 }
 
 // renew deletes the base topic and makes it anew, at once or a while later.
@@ -506,6 +506,40 @@ func (w *world) skip() {
 			}
 		}
 	}
+}
+
+// skipUnread gives up on what cannot be unpacked as one who knows where it lies, without having asked Health: at members that have read all below
+// it, which may still wait there for room. What they know of the log's end is then from a fetch, for they had the partition before.
+func (w *world) skipUnread() {
+	w.mu.Lock()
+	base := slices.Clone(w.base)
+	w.mu.Unlock()
+	for _, b := range base {
+		if b.id != "" || b.gone {
+			continue
+		}
+		past := retriable.Position{Topic: "orders", Partition: b.place.partition, Offset: b.place.offset + bombSize - 1}
+		for _, m := range w.alive() {
+			at, ok := w.assignedAt(m.no, past.Partition)
+			for _, s := range m.Stats().Partitions {
+				if ok && at < b.at && s.Topic == past.Topic && s.Partition == past.Partition && s.End > past.Offset && m.Skip(w.Context(), past) == nil && s.Pending > 0 {
+					w.meet("skip over what waits")
+				}
+			}
+		}
+	}
+}
+
+// assignedAt is when a member was last given a partition of the base topic.
+func (w *world) assignedAt(life int, partition int32) (at time.Duration, ok bool) {
+	w.ledger.mu.Lock()
+	defer w.ledger.mu.Unlock()
+	for _, e := range slices.Backward(w.ledger.events) {
+		if e.kind == assigned && e.life == life && e.place.partition == partition && based(e.place.topic) {
+			return e.at, true
+		}
+	}
+	return 0, false
 }
 
 func (w *world) meet(what string) {

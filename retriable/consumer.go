@@ -32,6 +32,7 @@ type Consumer struct {
 
 	retries map[string]*topic // by the name of the retry topic
 	names   map[string]*topic // by the name of the base topic
+	redials redials           // of brokers that refuse connections
 	sizes   *sizes            // how large a record the retry and dead-letter topics take
 	timed   bool              // somebody wants to know how long handlers take
 	skew    time.Duration     // how wrong the clock is; the simulation's alone

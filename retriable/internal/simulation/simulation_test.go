@@ -102,6 +102,7 @@ var regressions = []struct {
 	{seed: 1853, found: "a map that was left out of a commit was told by nobody (TestAMapThatIsLeftOutIsTold)"},
 	{seed: 2, whole: true, found: "a record hopped through its tier ten thousand times, at a member whose clock is ahead of the broker's"},
 	{seed: 60, whole: true, found: "a record that ends its process was never given up behind others that wait in place (TestARecordThatKillsIsFoundBehindOthersThatWaitInPlace)"},
+	{seed: 2658, whole: true, found: "kgo dialed a broker that refuses without a pause, and no time passed (TestABrokerThatRefusesConnectionsIsNotDialedWithoutAPause)"},
 	{seed: 2747, found: "the checker took what was resolved before a rebalance for what was resolved after it, where no time had passed"},
 }
 

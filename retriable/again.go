@@ -153,8 +153,7 @@ func (p *partition) moveRefused(w *write, err error) {
 	}
 	again := ceilMilli(p.c.now().Add(wait)).UnixMilli()
 	p.mu.Lock()
-	_, ours := p.producing[w]
-	delete(p.producing, w)
+	ours := p.producing.remove(w)
 	if ours {
 		it, e := w.it, entry{due: w.due.UnixMilli(), offset: w.it.offset, it: w.it}
 		if p.tier > 0 && again < e.due {

@@ -23,9 +23,10 @@ type attempt struct {
 	ctx      context.Context
 	began    time.Time // zero if nobody wants to know
 	waited   time.Duration
-	due      int64 // in ms, 0 for none or if nobody wants to know
-	timedOut bool  // the handler's time had passed when it returned
-	deferred bool  // its first, of a scheduled record that was written again
+	due      int64     // in ms, 0 for none or if nobody wants to know
+	ended    time.Time // see now
+	timedOut bool      // the handler's time had passed when it returned
+	deferred bool      // its first, of a scheduled record that was written again
 
 	// What its error said; see inspect.
 	text     string

@@ -79,6 +79,7 @@ type Consumer struct {
 
 	failMu      sync.Mutex
 	failing     map[string]*ProduceError // topics whose writes are refused
+	refusing    atomic.Bool              // there are such; changed with the lock held
 	group       error                    // why the group could not be joined, nil mostly
 	badLogged   time.Time
 	batchLogged time.Time

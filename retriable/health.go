@@ -50,7 +50,7 @@ func (c *Consumer) refusals() (fs []*ProduceError) {
 	pending := map[string]bool{}
 	for _, p := range c.partitions() {
 		p.mu.Lock()
-		for w := range p.producing {
+		for w := range p.producing.all() {
 			pending[w.rec.Topic] = pending[w.rec.Topic] || w.tries > 0
 		}
 		p.mu.Unlock()
@@ -60,6 +60,7 @@ func (c *Consumer) refusals() (fs []*ProduceError) {
 	for topic, f := range c.failing {
 		if !pending[topic] {
 			delete(c.failing, topic)
+			c.refusing.Store(len(c.failing) > 0)
 			continue
 		}
 		e := *f
@@ -110,7 +111,7 @@ func (p *partition) health() (errs []error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for w := range p.producing {
+	for w := range p.producing.all() {
 		if age := time.Since(w.since); w.tries == 0 && age > slowWrite {
 			errs = append(errs, &ProduceError{Topic: w.rec.Topic, Since: w.since, Err: fmt.Errorf("no answer for %v", age.Round(time.Second))})
 			break

@@ -211,7 +211,7 @@ func (p *partition) oldestWrites(limit int) []WritingRecord {
 	first := few(limit, func(a, b WritingRecord) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Offset, b.Offset))
 	})
-	for w := range p.producing {
+	for w := range p.producing.all() {
 		first.add(WritingRecord{Offset: p.name(w.it).Offset, Topic: w.rec.Topic, Since: w.since, Refused: w.tries, Again: again[w]})
 	}
 	return first.kept

@@ -22,7 +22,17 @@ type intake struct {
 	skipped int // finished before this assignment
 	foreign int
 	bad     int
-	joins   *joins // nil if there were no chunks
+	joins   *joins    // nil if there were no chunks
+	rooms   []retried // for the messages of retries, some at a time
+	said    string    // the error of the one before, which is likely that of the next
+}
+
+// room is where the message of a retry that came i-th may be made. It is the next one's, too, unless it is used.
+func (in *intake) room(i int) *retried {
+	if len(in.rooms) == 0 {
+		in.rooms = make([]retried, min(len(in.run.recs)-i, maxMessages))
+	}
+	return &in.rooms[0]
 }
 
 // accept tracks records of one leader epoch. It reports whether there is work for the workers. As little as can be is done here for each
@@ -167,7 +177,7 @@ func (in *intake) scheduled(r *kgo.Record, limit time.Duration) int64 {
 // readRetry makes the message of a retry record: the record as first produced, its attempt, and whether it is due.
 func (in *intake) readRetry(i int, r *kgo.Record) {
 	p := in.p
-	h := wire.ParseRetry(r.Headers)
+	h := wire.ParseRetry(r.Headers, p.c.set.group, p.t.name, in.said)
 	in.bad += h.Bad
 	if h.Group != "" && h.Group != p.c.set.group {
 		in.foreign++ // another group's: done at once
@@ -178,8 +188,12 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	if whole == nil {
 		return
 	}
-	it, m := in.item(i), Message{Source: p.at(whole.Offset)}
-	orig := *whole
+	it, m, room := in.item(i), Message{Source: p.at(whole.Offset)}, in.room(i)
+	if whole != r {
+		room = new(retried)
+	}
+	orig := &room.rec
+	*orig = *whole
 	orig.Headers = wire.User(whole.Headers)
 	orig.Topic, orig.Partition, orig.Offset = p.originTopic(), -1, -1
 	if h.Known() && p.t.covers(h.Topic) {
@@ -188,9 +202,9 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	if !h.Time.IsZero() {
 		orig.Timestamp = h.Time
 	}
-	m.Record = &orig
+	m.Record = orig
 	m.Attempt = min(max(h.Attempt, 1), p.t.maxAttempts) // I8, I12
-	m.LastError = h.Error
+	m.LastError, in.said = h.Error, h.Error
 	if h.FirstFailure > 0 {
 		m.FirstFailure = time.UnixMilli(h.FirstFailure)
 	} else if m.Attempt > 1 {
@@ -204,8 +218,11 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 		it.own.Load().moved = moved
 		return
 	}
-	it.keep(m)
-	it.own.Load().due = due
+	it.keepIn(&room.own, m)
+	room.due = due
+	if whole == r {
+		in.rooms = in.rooms[1:]
+	}
 }
 
 // originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.

@@ -77,7 +77,7 @@ type partition struct {
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
 	resend     dueHeap // copies whose write was refused: no bound keeps them either
 	heldBytes  int64   // of the records in the heaps
-	producing  map[*write]struct{}
+	producing  writes
 	joining    map[int64]*item // chunks of incomplete messages, by offset; nil until there was one
 	end        int64           // the log's end as last seen
 	committed  int64           // the last accepted commit; -1 for none
@@ -120,7 +120,6 @@ func newPartition(c *Consumer, name topicPartition, t *topic, retry bool, start 
 		topicPartition: name, c: c, t: t, retry: retry,
 		gone: make(chan struct{}), stir: make(chan struct{}, 1),
 		window:    watermark.New[*run](start.Offset, start.Epoch),
-		producing: map[*write]struct{}{},
 		committed: -1,
 		end:       -1,
 		crash:     newCrashes(start.Offset),

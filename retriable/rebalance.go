@@ -293,7 +293,7 @@ func (p *partition) idle() bool {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.producing) == 0
+	return p.producing.first == nil
 }
 
 // fence ends the partition for good. What is still unresolved and was begun is abandoned.
@@ -319,7 +319,7 @@ func (p *partition) fence(out *outcome) Drained {
 			d.Dropped++
 		}
 	}
-	clear(p.producing)
+	p.producing.clear()
 	p.forget()
 	p.heldBytes = 0
 	d.Dropped += len(p.stash)

@@ -115,7 +115,7 @@ func (p *partition) dueIn(a *attempt, after time.Duration) (due time.Time, ok bo
 		p.c.log.Warn("retriable: a wait longer than MaxDelay is cut", "record", p.name(a.it), "wait", after, "max", t.maxDelay)
 		after = t.maxDelay
 	}
-	now := p.c.now()
+	now := a.now()
 	due = ceilMilli(now.Add(after))
 	first := a.first
 	if first.IsZero() {
@@ -165,10 +165,18 @@ func (a *attempt) origin() wire.Origin {
 	return wire.Origin{Topic: a.was.topic, Partition: a.was.partition, Offset: a.was.offset, Time: a.was.time}
 }
 
+// now is when the attempt ended, as far as its settling is concerned.
+func (a *attempt) now() time.Time {
+	if a.ended.IsZero() {
+		a.ended = a.p.c.now()
+	}
+	return a.ended
+}
+
 // firstFailure is this attempt's end unless one before it failed.
 func (a *attempt) firstFailure() int64 {
 	if a.first.IsZero() {
-		return a.p.c.now().UnixMilli()
+		return a.now().UnixMilli()
 	}
 	return a.first.UnixMilli()
 }
@@ -181,7 +189,7 @@ func (p *partition) sendRetry(a *attempt, err error, due time.Time) {
 	}
 	w := p.newWrite(a, err)
 	w.due, w.attempt = due, r.Attempt
-	w.rec.Topic = p.t.retryFor(due.Sub(p.c.now()) + 50*time.Millisecond) // that a moment has passed makes no difference
+	w.rec.Topic = p.t.retryFor(due.Sub(a.now()) + 50*time.Millisecond) // that a moment has passed makes no difference
 	w.rec.Headers = wire.AppendRetry(wire.User(w.rec.Headers), r)
 	p.write(w)
 }

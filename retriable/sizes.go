@@ -40,6 +40,13 @@ func newSizes(f *clientFacts) *sizes {
 	return &sizes{most: f.maxWrite, of: map[string]int{}, queue: map[string]*oneByOne{}}
 }
 
+// queued reports whether a topic's records are written one by one now.
+func (s *sizes) queued(topic string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queue[topic] != nil
+}
+
 // enter runs write, which must call leave once it is answered: at once, or if records are written one by one when it is its turn.
 func (s *sizes) enter(topic string, write func(leave func())) {
 	s.mu.Lock()

@@ -190,7 +190,7 @@ func (p *partition) oldest() (o Oldest, ok bool) {
 	case ReasonHeld, ReasonPostponed:
 		o.Until = time.UnixMilli(it.ready)
 	case ReasonProducing:
-		for w := range p.producing {
+		for w := range p.producing.all() {
 			if w.it == it {
 				o.Topic = w.rec.Topic
 			}

@@ -31,6 +31,15 @@ type write struct {
 	moved   bool // it is of a held record, as it was read
 	slim    bool // our text headers are shed: it was too large with them
 
+	// Room for the copy, for the first that kgo gets of it, and for parts, if there is but one: so that a write is one object.
+	whole kgo.Record
+	given kgo.Record
+	one   [1]*kgo.Record
+	begun bool // kgo has had given
+
+	prev, next *write // in its partition's list, if it is there: see writes. Guarded by p.mu
+	listed     bool
+
 	parts  []*kgo.Record // what is written, one after the other: the copy, or its chunks, or letters of chunks
 	acked  int           // of the parts
 	limit  int           // how large a part may be if not as the topic says: larger ones were refused
@@ -38,12 +47,15 @@ type write struct {
 	chunks []*Message    // whose letters the parts are: of a message that cannot be joined
 }
 
-// newWrite begins a copy of the attempt's record: key, value and headers as first produced.
+// newWrite begins a copy of the attempt's record: key, value and headers as first produced, with room for more headers.
 func (p *partition) newWrite(a *attempt, err error) *write {
-	return &write{p: p, it: a.it, m: a.m, err: err, text: a.text, first: a.firstFailure(), since: time.Now(), origin: a.origin(), rec: &kgo.Record{
+	w := &write{p: p, it: a.it, m: a.m, err: err, text: a.text, first: a.firstFailure(), since: a.now().Add(-p.c.skew), origin: a.origin()}
+	w.whole = kgo.Record{
 		Key: a.was.key, Value: a.was.value, Headers: append([]kgo.RecordHeader(nil), a.was.headers...),
 		Context: p.c.withValues(p.writes, a.was.context),
-	}}
+	}
+	w.rec = &w.whole
+	return w
 }
 
 // write registers a copy with its partition and sends it. After the fence nothing is written (I3): what is registered before counts
@@ -58,9 +70,10 @@ func (p *partition) write(w *write) {
 		p.split(w)
 	}
 	w.it.Set(watermark.Producing)
-	p.producing[w] = struct{}{}
+	p.producing.add(w)
+	r := w.part()
 	p.mu.Unlock()
-	p.send(w)
+	p.give(w, r)
 }
 
 // split makes the parts of a copy: chunks, if it is too large for its topic. If not even that can be done, for want of room beside key
@@ -71,6 +84,11 @@ func (p *partition) split(w *write) {
 		limit = min(limit, w.limit)
 	}
 	w.acked = 0
+	if wire.Fits(w.rec, limit) {
+		w.one[0] = w.rec
+		w.parts = w.one[:]
+		return
+	}
 	var err error
 	if w.parts, err = wire.SplitSparing(w.rec, newGroup(), limit, p.c.set.chunks); err != nil && !w.slim {
 		w.slim, w.limit = true, 0
@@ -92,27 +110,52 @@ func (p *partition) split(w *write) {
 // send hands the copy to kgo, which tries for as long as the broker's answers let it.
 func (p *partition) send(w *write) {
 	p.mu.Lock()
-	r := *w.parts[w.acked] // a record that was refused must not be produced again by itself
+	r := w.part()
 	p.mu.Unlock()
-	p.c.sizes.enter(r.Topic, func(leave func()) {
-		p.c.cl.TryProduce(p.writes, &r, func(r *kgo.Record, err error) {
+	p.give(w, r)
+}
+
+// part is the next one to be written, in a struct of its own: a record that was refused must not be produced again by itself. p.mu is held.
+func (w *write) part() *kgo.Record {
+	r := &w.given
+	if w.begun {
+		r = new(kgo.Record)
+	}
+	w.begun = true
+	*r = *w.parts[w.acked]
+	return r
+}
+
+// give hands kgo a part, when it is its turn.
+func (p *partition) give(w *write, r *kgo.Record) {
+	if p.c.sizes.queued(r.Topic) {
+		p.c.sizes.enter(r.Topic, func(leave func()) { p.produce(w, r, leave) })
+		return
+	}
+	p.produce(w, r, nil)
+}
+
+// produce is give's, where nobody is before it.
+func (p *partition) produce(w *write, r *kgo.Record, leave func()) {
+	p.c.cl.TryProduce(p.writes, r, func(r *kgo.Record, err error) {
+		if leave != nil {
 			leave()
-			if err != nil {
-				p.refused(w, err)
-				return
-			}
-			p.acked(w, r)
-		})
+		}
+		if err != nil {
+			p.refused(w, err)
+			return
+		}
+		p.acked(w, r)
 	})
 }
 
 // acked completes the record, if it was the last part: its copy is safe.
 func (p *partition) acked(w *write, r *kgo.Record) {
 	p.mu.Lock()
-	_, ours := p.producing[w]
+	ours := w.listed
 	more := ours && p.nextPart(w, r)
 	if !more {
-		delete(p.producing, w)
+		p.producing.remove(w)
 	}
 	if ours && !more {
 		w.it.end() // under the lock: a drain that sees no write under way must see its record resolved (I5)
@@ -154,7 +197,7 @@ func (p *partition) nextPart(w *write, r *kgo.Record) bool {
 // refused keeps the record pending and tries again later, for as long as it takes (I9).
 func (p *partition) refused(w *write, err error) {
 	p.mu.Lock()
-	_, ours := p.producing[w]
+	ours := w.listed
 	p.mu.Unlock()
 	if !ours || p.writes.Err() != nil {
 		return
@@ -232,70 +275,12 @@ func (p *partition) halve(w *write, limit int) bool {
 func (p *partition) later(w *write, wait time.Duration) {
 	due := ceilMilli(p.c.now().Add(wait)).UnixMilli()
 	p.mu.Lock()
-	if _, ours := p.producing[w]; ours {
+	if w.listed {
 		p.resend.push(entry{due: due, offset: w.it.offset, w: w})
 		p.alarm()
 	}
 	p.mu.Unlock()
 	p.c.waker.wake(due)
-}
-
-// writeFailed tells of a refusal, and once per incident logs it.
-func (c *Consumer) writeFailed(w *write, topic string, err error, wait time.Duration) {
-	c.total.produceFailures.Add(1)
-	c.failMu.Lock()
-	f := c.failing[topic]
-	first := f == nil
-	if first {
-		f = &ProduceError{Topic: topic, Since: time.Now()}
-		c.failing[topic] = f
-	}
-	f.Err = err
-	c.failMu.Unlock()
-	if first {
-		c.log.Warn("retriable: writes are refused; their records stay pending and the writes are tried again until they succeed",
-			"topic", topic, "record", w.p.name(w.it), "error", err)
-	}
-	e := ProduceFailed{Source: w.p.name(w.it), Topic: topic, Try: w.tries, Err: err, NextTry: wait}
-	call(c, c.hook.produceFailed, func(h HookProduceFailed) { h.OnProduceFailed(e) })
-}
-
-// writeEnded ends an incident with the first write that is accepted.
-func (c *Consumer) writeEnded(topic string) {
-	c.failMu.Lock()
-	f := c.failing[topic]
-	delete(c.failing, topic)
-	c.failMu.Unlock()
-	if f != nil {
-		c.log.Warn("retriable: writes are accepted again", "topic", topic, "after", time.Since(f.Since).Round(time.Millisecond))
-	}
-}
-
-// wroteHook counts a copy that was acked and tells the hooks.
-func (c *Consumer) wroteHook(w *write, r *kgo.Record) {
-	for i, m := range w.chunks {
-		c.total.deadLettered.Add(1)
-		e := DeadLettered{Message: m, Err: w.err, Topic: r.Topic, Offset: r.Offset - int64(len(w.chunks)-1-i)}
-		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
-	}
-	if w.chunks != nil {
-		return
-	}
-	if w.dead {
-		c.total.deadLettered.Add(1)
-		e := DeadLettered{Message: w.m, Err: w.err, Topic: r.Topic, Offset: w.offset}
-		call(c, c.hook.deadLettered, func(h HookDeadLettered) { h.OnDeadLettered(e) })
-		return
-	}
-	if w.moved {
-		c.total.rewritten.Add(1)
-		e := Rewritten{Source: w.p.name(w.it), Topic: r.Topic, Attempt: w.attempt, Due: w.due}
-		call(c, c.hook.rewritten, func(h HookRewritten) { h.OnRewritten(e) })
-		return
-	}
-	c.total.retried.Add(1)
-	e := Retried{Message: w.m, Err: w.err, Topic: r.Topic, Attempt: w.attempt, Due: w.due}
-	call(c, c.hook.retried, func(h HookRetried) { h.OnRetried(e) })
 }
 
 // copyPartitioner places dead letters by the base topic's partition, as Kafka's own are (KIP-1191), and all else as a Producer does.

@@ -131,13 +131,13 @@ var all = []mutant{
 	},
 	{
 		"two copies of one failure", "I8", "TestAFailureIsRetriedThroughTheRetryTopic",
-		one("write.go", "	p.c.sizes.enter(r.Topic, func(leave func()) {\n",
-			"	p.c.sizes.enter(r.Topic, func(leave func()) {\n		if again := r; $on {\n			p.c.cl.TryProduce(p.writes, &again, nil)\n		}\n"),
+		one("write.go", "	p.c.cl.TryProduce(p.writes, r, func(",
+			"	if again := *r; $on {\n		p.c.cl.TryProduce(p.writes, &again, nil)\n	}\n	p.c.cl.TryProduce(p.writes, r, func("),
 	},
 	{
 		"a refused write is done", "I9", "TestARefusedWriteKeepsItsRecordPendingUntilItIsAccepted",
 		one("write.go", "	topic := w.rec.Topic\n	if errors.Is(err, kgo.ErrMaxBuffered) {",
-			"	topic := w.rec.Topic\n	if $on {\n		p.mu.Lock()\n		delete(p.producing, w)\n		w.it.end()\n		p.mu.Unlock()\n		return\n	}\n	if errors.Is(err, kgo.ErrMaxBuffered) {"),
+			"	topic := w.rec.Topic\n	if $on {\n		p.mu.Lock()\n		p.producing.remove(w)\n		w.it.end()\n		p.mu.Unlock()\n		return\n	}\n	if errors.Is(err, kgo.ErrMaxBuffered) {"),
 	},
 	{
 		"MaxPending bounds nothing", "I10", "TestMaxPendingIsNeverExceededAndWhatIsPausedResumes",

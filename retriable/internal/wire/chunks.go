@@ -143,9 +143,9 @@ func prefixed(n int) int { return varint(n) + n }
 // varint returns the size of n >= 0 as a zigzag varint.
 func varint(n int) int { return (bits.Len64(uint64(n)<<1|1) + 6) / 7 }
 
-// fits reports whether r may be produced under limit, both as the broker and as
+// Fits reports whether r may be produced under limit, both as the broker and as
 // kgo count.
-func fits(r *kgo.Record, limit int) bool { return RecordSize(r)+clientExtra <= limit }
+func Fits(r *kgo.Record, limit int) bool { return RecordSize(r)+clientExtra <= limit }
 
 // room returns the largest value that fits into limit beside the rest of a
 // record, or 0.
@@ -175,7 +175,7 @@ func SplitRecord(r *kgo.Record, group [16]byte, limit int) ([]*kgo.Record, error
 // leave some room below the limit, so that each may yet be dead-lettered by
 // itself, with the headers of that, to a topic that takes as much.
 func SplitSparing(r *kgo.Record, group [16]byte, limit int, most Limits) ([]*kgo.Record, error) {
-	if fits(r, limit) {
+	if Fits(r, limit) {
 		return []*kgo.Record{r}, nil
 	}
 	if parts, err := split(r, group, limit-min(limit/8, hopRoom), most); err == nil {
@@ -185,7 +185,7 @@ func SplitSparing(r *kgo.Record, group [16]byte, limit int, most Limits) ([]*kgo
 }
 
 func split(r *kgo.Record, group [16]byte, limit int, most Limits) ([]*kgo.Record, error) {
-	if fits(r, limit) {
+	if Fits(r, limit) {
 		return []*kgo.Record{r}, nil
 	}
 	key, headers := r.Key, unchunked(r.Headers)

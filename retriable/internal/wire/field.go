@@ -98,6 +98,17 @@ type found struct {
 	value [fields][]byte
 	seen  uint32
 	bad   int
+	names []string // texts that are likely
+}
+
+// string is v, for which there is no new memory if it is one of the names.
+func (f *found) string(v []byte) string {
+	for _, name := range f.names {
+		if name == string(v) {
+			return name
+		}
+	}
+	return string(v)
 }
 
 // scan collects the fields of h. It reports whether there was any.
@@ -147,7 +158,7 @@ func (f *found) topic(k field) string {
 	if !f.check(k, legalTopic(f.value[k])) {
 		return ""
 	}
-	return string(f.value[k])
+	return f.string(f.value[k])
 }
 
 // group reads the id of a consumer group.
@@ -156,7 +167,7 @@ func (f *found) group(k field) string {
 	if !f.check(k, 0 < len(v) && len(v) <= math.MaxInt16 && utf8.Valid(v)) {
 		return ""
 	}
-	return string(v)
+	return f.string(v)
 }
 
 // text reads a text for people. It is cleaned rather than refused, except for
@@ -167,7 +178,7 @@ func (f *found) text(k field) string {
 		return ""
 	}
 	// A little more than is kept, so that CleanError sees that it is cut.
-	return CleanError(string(v[:min(len(v), maxText+utf8.UTFMax)]))
+	return CleanError(f.string(v[:min(len(v), maxText+utf8.UTFMax)]))
 }
 
 // origin reads a position, each part of it for itself: unknown ones are the

@@ -38,10 +38,11 @@ type Retry struct {
 //
 // Attempt is at least 1 and at most 2^31-1, Due at most [MaxTime]: the caller
 // bounds both by its own limits. See [ParseDue] for how the two headers that
-// tell the due time are weighed.
-func ParseRetry(h []kgo.RecordHeader) Retry {
+// tell the due time are weighed. A text that is one of names takes no memory of
+// its own.
+func ParseRetry(h []kgo.RecordHeader, names ...string) Retry {
 	r := Retry{Origin: unknown, Attempt: 1}
-	var f found
+	f := found{names: names}
 	if !f.scan(h) {
 		return r
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,17 +139,25 @@ func TestARecordThatKillsIsFoundBehindOthersThatWaitInPlace(t *testing.T) {
 					return retriable.Topic("orders", h, retriable.DeadLetterTopic("orders.dead"), retriable.BlockingRetries(5, retriable.Constant(200*time.Millisecond)))
 				}}
 				b.produce("orders", 0, "a=slow", "b=slow", "c=kills", "d=fine")
+				var mu sync.Mutex
 				tries := map[string]int{}
+				try := func(offset int64) (n, first int) {
+					mu.Lock()
+					defer mu.Unlock()
+					life := fmt.Sprint(m.lives, "/", offset)
+					tries[life]++
+					return tries[life], tries[fmt.Sprint(m.lives, "/0")]
+				}
 				m.deaths(6, time.Minute, func(ctx context.Context, k *cable, msg *retriable.Message) error {
-					life := fmt.Sprint(m.lives, "/", msg.Offset)
-					switch tries[life]++; string(msg.Value) {
+					n, first := try(msg.Offset)
+					switch string(msg.Value) {
 					case "kills":
-						if m.lives == 1 || tries[fmt.Sprint(m.lives, "/0")] > 2 {
+						if m.lives == 1 || first > 2 {
 							return kills(ctx, k)
 						}
 						return retriable.Postpone(700 * time.Millisecond)
 					case "slow":
-						if tries[life] < 5 {
+						if n < 5 {
 							return fails
 						}
 					}

@@ -53,11 +53,13 @@ func TestWhatIsHandledIsNotKeptInMemory(t *testing.T) { // I10
 					return nil
 				}), none(), retriable.Ordering(order), retriable.RetryTopic("orders.retry"), retriable.Backoff(retriable.Constant(time.Second))))
 				for p := range int32(2) {
-					var vs []string
+					var rs []*kgo.Record
 					for i := range n {
-						vs = append(vs, fmt.Sprintf("k%d=%d:%d", i, p, i))
+						rs = append(rs, &kgo.Record{
+							Topic: "orders", Partition: p, Key: []byte(fmt.Sprint("k", i)), Value: []byte(fmt.Sprint(i)), Headers: []kgo.RecordHeader{kv("a", []byte("1")), kv("b", []byte("2"))}[:i%3],
+						})
 					}
-					b.produce("orders", p, vs...)
+					b.send(rs...)
 				}
 				b.until("all handled", time.Minute, func() bool { return r.Stats().Handled == 2*n })
 				time.Sleep(time.Second)

@@ -57,6 +57,8 @@ func (w *worker) run() {
 	}()
 	for p := w.pool.next(w); p != nil; p = w.pool.next(w) {
 		w.turn(p)
+		w.item.rec = nil // it would keep a whole fetch in memory, and so would a header's value
+		clear(w.headers[:cap(w.headers)])
 	}
 	clean = true
 }
@@ -76,8 +78,6 @@ func (w *worker) turn(p *partition) {
 	n := 1
 	defer func() {
 		w.from, w.messages, w.used, w.room = nil, nil, 0, n/2 // messages of one partition only are neighbours
-		w.item.rec = nil                                      // it would keep a whole fetch in memory
-		clear(w.headers)
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
 	for ; p.barred.Load() == 0; n++ {

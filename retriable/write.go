@@ -47,7 +47,7 @@ type write struct {
 	chunks []*Message    // whose letters the parts are: of a message that cannot be joined
 }
 
-// newWrite begins a copy of the attempt's record: key, value and headers as first produced, with room for more headers.
+// newWrite begins a copy of the attempt's record: key, value and headers as first produced.
 func (p *partition) newWrite(a *attempt, err error) *write {
 	w := &write{p: p, it: a.it, m: a.m, err: err, text: a.text, first: a.firstFailure(), since: a.now().Add(-p.c.skew), origin: a.origin()}
 	w.whole = kgo.Record{

@@ -773,6 +773,39 @@ func TestAPartitionWhoseCommitCannotBeFetchedIsNamed(t *testing.T) {
 	})
 }
 
+// A broker that was just started coordinates a group before it has heard of the topics: asked for one it says so, asked for all of a group's commits it
+// leaves out what it has not heard of, as if there were none.
+func TestACommitThatABrokerLeavesOutIsNotNone(t *testing.T) {
+	eachProtocol(t, "orders", func(b *bed, kafka retriable.Option) {
+		var d diary
+		b.produce("orders", 0, seq(5)...)
+		b.commitAs("g", "orders", 0, 3, "")
+		unheard := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "orders", Err: kerr.UnknownTopicID, Count: 5})
+		b.cluster.ControlKey(int16(kmsg.OffsetFetch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			req := kreq.(*kmsg.OffsetFetchRequest)
+			if len(req.Groups) != 1 || req.Groups[0].Topics != nil {
+				return nil, nil, false
+			}
+			resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+			g := kmsg.NewOffsetFetchResponseGroup()
+			g.Group = req.Groups[0].Group
+			resp.Groups = append(resp.Groups, g)
+			return resp, nil, true
+		})
+		c := b.start("g", kafka, retriable.Topic("orders", d.handler("", done), retriable.NoDeadLetters()))
+		defer c.end()
+		time.Sleep(time.Minute)
+		wantEqual(b.T, "answers of a broker that has not heard of the topic", unheard.Hits(), 5)
+		d.once(b.T, 2)
+		wantEqual(b.T, "committed", b.committed("g", "orders", 0), 5)
+		if err := c.Health(b.Context()); err != nil {
+			b.Errorf("Health: %v", err)
+		}
+		c.clean()
+	})
+}
+
 func TestWhatRetentionTookIsPassedOver(t *testing.T) {
 	bubble(t, "orders", func(b *bed) {
 		var d diary

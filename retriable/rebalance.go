@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
@@ -61,43 +60,6 @@ func (c *Consumer) markJoined() {
 			close(c.ready)
 		}
 	}
-}
-
-// fetchedOffset is a commit as the group has it.
-type fetchedOffset struct {
-	offset int64 // -1: none
-	epoch  int32
-	text   string // the metadata
-	topic  uint32 // the topic's id, folded
-}
-
-// onFetched keeps the commits, with which onOffsets makes the partitions.
-func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
-	c.fetched = map[topicPartition]fetchedOffset{}
-	for _, g := range resp.Groups {
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch, topic: foldID(t.TopicID)}
-				if p.Metadata != nil {
-					f.text = *p.Metadata
-				}
-				c.fetched[topicPartition{t.Topic, p.Partition}] = f
-			}
-		}
-	}
-	if len(resp.Groups) > 0 {
-		return nil // kgo repeats the group's below, without the topics' ids
-	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch}
-			if p.Metadata != nil {
-				f.text = *p.Metadata
-			}
-			c.fetched[topicPartition{t.Topic, p.Partition}] = f
-		}
-	}
-	return nil
 }
 
 // onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the

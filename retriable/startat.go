@@ -1,14 +1,9 @@
 package retriable
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -23,90 +18,6 @@ type start struct {
 	committed bool
 	err       error // why it is unknown
 }
-
-// await notes what was assigned: kgo is going to tell its commits.
-func (c *Consumer) await(added map[string][]int32) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for t, ps := range added {
-		for _, n := range ps {
-			c.awaited[topicPartition{t, n}] = struct{}{}
-		}
-	}
-}
-
-// unawait forgets what was assigned of topics of which kgo has been told to forget all: it may be another member's by now.
-func (c *Consumer) unawait(topics []string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	maps.DeleteFunc(c.awaited, func(name topicPartition, _ struct{}) bool { return slices.Contains(topics, name.topic) })
-	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return slices.Contains(topics, name.topic) })
-}
-
-// ours takes out of what kgo is about to read what we were not told is ours, or were told is not: kgo 1.22.2 still fetches the commits of what it was
-// assigned in a session that ended before it had them, though it was taken away meanwhile with all of its topic, and would then read it
-// beside whoever has it.
-func (c *Consumer) ours(offsets map[string]map[int32]kgo.Offset) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for topic, parts := range offsets {
-		maps.DeleteFunc(parts, func(n int32, _ kgo.Offset) bool {
-			_, ok := c.awaited[topicPartition{topic, n}]
-			return !ok
-		})
-	}
-}
-
-// fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves
-// out because it got none: nobody would read them until the next rebalance. What is refused again Health names.
-func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
-	missing := map[topicPartition]error{}
-	c.mu.Lock()
-	for name := range c.awaited {
-		if _, ok := offsets[name.topic][name.partition]; !ok {
-			missing[name] = errNoCommit
-		}
-	}
-	clear(c.awaited)
-	c.mu.Unlock()
-	for try := 0; len(missing) > 0 && try < 3; try++ {
-		var topics []string
-		for name := range missing {
-			topics = append(topics, name.topic)
-		}
-		all, _ := kadm.NewClient(c.cl).FetchOffsetsForTopics(ctx, c.set.group, topics...)
-		for name := range missing {
-			o, ok := all.Lookup(name.topic, name.partition)
-			if !ok || o.Err != nil {
-				missing[name] = cmp.Or(o.Err, errNoCommit)
-				continue
-			}
-			c.fetched[name] = fetchedOffset{offset: o.At, epoch: o.LeaderEpoch, text: o.Metadata}
-			if offsets[name.topic] == nil {
-				offsets[name.topic] = map[int32]kgo.Offset{}
-			}
-			offsets[name.topic][name.partition] = kgo.NewOffset()
-			delete(missing, name)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Duration(min(len(missing), 1)) * 250 * time.Millisecond):
-		}
-	}
-	c.mu.Lock()
-	for name, err := range missing {
-		c.unread[name] = err
-	}
-	c.mu.Unlock()
-	for name, err := range missing {
-		c.log.Error("retriable: a partition is ours but cannot be read, for its commit cannot be had", "topic", name.topic, "partition", name.partition, "error", err)
-		if errors.Is(err, kerr.UnknownTopicID) {
-			c.renewer.add(name.topic, &c.renewer.consumed) // the topic was made anew, and this member had nothing of it to see that by
-		}
-	}
-}
-
-var errNoCommit = errors.New("the broker does not tell its committed offset")
 
 // resolveStarts looks up the log's ends, and for partitions without a valid commit where their topic wants them to start. Where that
 // cannot be had kgo finds the place by itself, and until then the partition holds up no other.

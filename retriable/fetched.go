@@ -1,0 +1,178 @@
+package retriable
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The commits of what is assigned, which kgo fetches, and what it could not fetch is asked for once more.
+
+// fetchedOffset is a commit as the group has it.
+type fetchedOffset struct {
+	offset int64 // -1: none
+	epoch  int32
+	text   string // the metadata
+	topic  uint32 // the topic's id, folded
+}
+
+func fetchedOf(p kmsg.OffsetFetchResponseGroupTopicPartition, topic [16]byte) fetchedOffset {
+	f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch, topic: foldID(topic)}
+	if p.Metadata != nil {
+		f.text = *p.Metadata
+	}
+	return f
+}
+
+// onFetched keeps the commits, with which onOffsets makes the partitions.
+func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
+	c.fetched = map[topicPartition]fetchedOffset{}
+	for _, g := range resp.Groups {
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOf(p, t.TopicID)
+			}
+		}
+	}
+	if len(resp.Groups) > 0 {
+		return nil // kgo repeats the group's below, without the topics' ids
+	}
+	for _, t := range resp.Topics {
+		for _, p := range t.Partitions {
+			f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch}
+			if p.Metadata != nil {
+				f.text = *p.Metadata
+			}
+			c.fetched[topicPartition{t.Topic, p.Partition}] = f
+		}
+	}
+	return nil
+}
+
+// await notes what was assigned: kgo is going to tell its commits.
+func (c *Consumer) await(added map[string][]int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for t, ps := range added {
+		for _, n := range ps {
+			c.awaited[topicPartition{t, n}] = struct{}{}
+		}
+	}
+}
+
+// unawait forgets what was assigned of topics of which kgo has been told to forget all: it may be another member's by now.
+func (c *Consumer) unawait(topics []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.awaited, func(name topicPartition, _ struct{}) bool { return slices.Contains(topics, name.topic) })
+	maps.DeleteFunc(c.unread, func(name topicPartition, _ error) bool { return slices.Contains(topics, name.topic) })
+}
+
+// ours takes out of what kgo is about to read what we were not told is ours, or were told is not: kgo 1.22.2 still fetches the commits of what it was
+// assigned in a session that ended before it had them, though it was taken away meanwhile with all of its topic, and would then read it
+// beside whoever has it.
+func (c *Consumer) ours(offsets map[string]map[int32]kgo.Offset) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for topic, parts := range offsets {
+		maps.DeleteFunc(parts, func(n int32, _ kgo.Offset) bool {
+			_, ok := c.awaited[topicPartition{topic, n}]
+			return !ok
+		})
+	}
+}
+
+// fetchAgain asks once more for the commits of partitions that kgo was told to read, in this session or in one that ended before it had them, and leaves
+// out because it got none: nobody would read them until the next rebalance. What is refused again Health names.
+func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]kgo.Offset) {
+	missing := map[topicPartition]error{}
+	c.mu.Lock()
+	for name := range c.awaited {
+		if _, ok := offsets[name.topic][name.partition]; !ok {
+			missing[name] = errNoCommit
+		}
+	}
+	clear(c.awaited)
+	c.mu.Unlock()
+	for try := 0; len(missing) > 0 && try < 3; try++ {
+		all, err := c.fetchCommits(ctx, slices.Collect(maps.Keys(missing)))
+		for name := range missing {
+			f, ok := all[name]
+			if err := cmp.Or(err, f.err); !ok || err != nil {
+				missing[name] = cmp.Or(err, errNoCommit)
+				continue
+			}
+			c.fetched[name] = f.fetchedOffset
+			if offsets[name.topic] == nil {
+				offsets[name.topic] = map[int32]kgo.Offset{}
+			}
+			offsets[name.topic][name.partition] = kgo.NewOffset()
+			delete(missing, name)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Duration(min(len(missing), 1)) * 250 * time.Millisecond):
+		}
+	}
+	c.mu.Lock()
+	for name, err := range missing {
+		c.unread[name] = err
+	}
+	c.mu.Unlock()
+	for name, err := range missing {
+		c.log.Error("retriable: a partition is ours but cannot be read, for its commit cannot be had", "topic", name.topic, "partition", name.partition, "error", err)
+		if errors.Is(err, kerr.UnknownTopicID) {
+			c.renewer.add(name.topic, &c.renewer.consumed) // the topic was made anew, and this member had nothing of it to see that by
+		}
+	}
+}
+
+var errNoCommit = errors.New("the broker does not tell its committed offset")
+
+// commitAnswer is what the group's coordinator says of one partition's commit.
+type commitAnswer struct {
+	fetchedOffset
+	err error
+}
+
+// fetchCommits asks for the commits of these partitions by name, and returns those the answer names: only what it names has no commit if it says so. One that
+// asks for all of a group's would not tell: a broker leaves topics out that it has not heard of yet, as one that was just started.
+func (c *Consumer) fetchCommits(ctx context.Context, names []topicPartition) (map[topicPartition]commitAnswer, error) {
+	parts := map[string][]int32{}
+	for _, name := range names {
+		parts[name.topic] = append(parts[name.topic], name.partition)
+	}
+	group := kmsg.NewOffsetFetchRequestGroup()
+	group.Group = c.set.group
+	for topic, numbers := range parts {
+		t := kmsg.NewOffsetFetchRequestGroupTopic()
+		t.Topic, t.Partitions = topic, numbers
+		group.Topics = append(group.Topics, t)
+	}
+	req := kmsg.NewPtrOffsetFetchRequest()
+	req.RequireStable = true
+	req.Groups = append(req.Groups, group)
+	resp, err := req.RequestWith(ctx, c.cl)
+	if err != nil {
+		return nil, err
+	}
+	all := map[topicPartition]commitAnswer{}
+	for _, g := range resp.Groups {
+		if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
+			return nil, err
+		}
+		for _, t := range g.Topics {
+			for _, p := range t.Partitions {
+				all[topicPartition{t.Topic, p.Partition}] = commitAnswer{fetchedOf(p, t.TopicID), kerr.ErrorForCode(p.ErrorCode)}
+			}
+		}
+	}
+	return all, nil
+}

@@ -265,6 +265,18 @@ func TestWhatWasSentIsKept(t *testing.T) {
 }
 
 // Two replays at once: the second cuts the first off, and each letter is sent once.
+func TestWhatWasSentIsNotForgottenByABrokerThatLeavesItOut(t *testing.T) {
+	bubble(t, letterTopics, func(b *bed) {
+		a, done := b.outside()
+		defer done()
+		b.send(deadLetter(0, "billing", 1, "permanent failure"))
+		b.send(deadLetter(0, "billing", 2, "permanent failure"))
+		wantEqual(t, "sent", b.replay(a, sendBack()).Sent, 2)
+		b.leaveTopicsOut()
+		wantEqual(t, "sent again", b.replay(a, sendBack()).Sent, 0)
+	})
+}
+
 func TestASecondReplayCutsTheFirstOff(t *testing.T) {
 	bubble(t, letterTopics, func(b *bed) {
 		const all = 400

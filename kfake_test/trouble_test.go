@@ -773,6 +773,22 @@ func TestAPartitionWhoseCommitCannotBeFetchedIsNamed(t *testing.T) {
 	})
 }
 
+// leaveTopicsOut has coordinators leave topics out where all of a group's commits are asked for, as those that have not heard of them yet do.
+func (b *bed) leaveTopicsOut() {
+	b.cluster.ControlKey(int16(kmsg.OffsetFetch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
+		b.cluster.KeepControl()
+		req := kreq.(*kmsg.OffsetFetchRequest)
+		if len(req.Groups) != 1 || req.Groups[0].Topics != nil {
+			return nil, nil, false
+		}
+		resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
+		g := kmsg.NewOffsetFetchResponseGroup()
+		g.Group = req.Groups[0].Group
+		resp.Groups = append(resp.Groups, g)
+		return resp, nil, true
+	})
+}
+
 // A broker that was just started coordinates a group before it has heard of the topics: asked for one it says so, asked for all of a group's commits it
 // leaves out what it has not heard of, as if there were none.
 func TestACommitThatABrokerLeavesOutIsNotNone(t *testing.T) {
@@ -781,18 +797,7 @@ func TestACommitThatABrokerLeavesOutIsNotNone(t *testing.T) {
 		b.produce("orders", 0, seq(5)...)
 		b.commitAs("g", "orders", 0, 3, "")
 		unheard := b.cluster.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetFetch}, Topic: "orders", Err: kerr.UnknownTopicID, Count: 5})
-		b.cluster.ControlKey(int16(kmsg.OffsetFetch), func(kreq kmsg.Request) (kmsg.Response, error, bool) {
-			b.cluster.KeepControl()
-			req := kreq.(*kmsg.OffsetFetchRequest)
-			if len(req.Groups) != 1 || req.Groups[0].Topics != nil {
-				return nil, nil, false
-			}
-			resp := req.ResponseKind().(*kmsg.OffsetFetchResponse)
-			g := kmsg.NewOffsetFetchResponseGroup()
-			g.Group = req.Groups[0].Group
-			resp.Groups = append(resp.Groups, g)
-			return resp, nil, true
-		})
+		b.leaveTopicsOut()
 		c := b.start("g", kafka, retriable.Topic("orders", d.handler("", done), retriable.NoDeadLetters()))
 		defer c.end()
 		time.Sleep(time.Minute)

@@ -11,6 +11,8 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/commits"
 )
 
 // The commits of what is assigned, which kgo fetches, and what it could not fetch is asked for once more.
@@ -23,12 +25,8 @@ type fetchedOffset struct {
 	topic  uint32 // the topic's id, folded
 }
 
-func fetchedOf(p kmsg.OffsetFetchResponseGroupTopicPartition, topic [16]byte) fetchedOffset {
-	f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch, topic: foldID(topic)}
-	if p.Metadata != nil {
-		f.text = *p.Metadata
-	}
-	return f
+func fetchedOf(f commits.Commit) fetchedOffset {
+	return fetchedOffset{offset: f.Offset, epoch: f.LeaderEpoch, text: f.Text(), topic: foldID(f.TopicID)}
 }
 
 // onFetched keeps the commits, with which onOffsets makes the partitions.
@@ -37,7 +35,7 @@ func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.Offset
 	for _, g := range resp.Groups {
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
-				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOf(p, t.TopicID)
+				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOf(commits.Commit{OffsetFetchResponseGroupTopicPartition: p, TopicID: t.TopicID})
 			}
 		}
 	}
@@ -102,14 +100,18 @@ func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]
 	clear(c.awaited)
 	c.mu.Unlock()
 	for try := 0; len(missing) > 0 && try < 3; try++ {
-		all, err := c.fetchCommits(ctx, slices.Collect(maps.Keys(missing)))
+		var names []commits.Name
 		for name := range missing {
-			f, ok := all[name]
-			if err := cmp.Or(err, f.err); !ok || err != nil {
+			names = append(names, commits.Name{Topic: name.topic, Partition: name.partition})
+		}
+		all, err := commits.Fetch(ctx, c.cl, c.set.group, names)
+		for name := range missing {
+			f, ok := all[commits.Name{Topic: name.topic, Partition: name.partition}]
+			if err := cmp.Or(err, f.Err()); !ok || err != nil {
 				missing[name] = cmp.Or(err, errNoCommit)
 				continue
 			}
-			c.fetched[name] = f.fetchedOffset
+			c.fetched[name] = fetchedOf(f)
 			if offsets[name.topic] == nil {
 				offsets[name.topic] = map[int32]kgo.Offset{}
 			}
@@ -135,44 +137,3 @@ func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]
 }
 
 var errNoCommit = errors.New("the broker does not tell its committed offset")
-
-// commitAnswer is what the group's coordinator says of one partition's commit.
-type commitAnswer struct {
-	fetchedOffset
-	err error
-}
-
-// fetchCommits asks for the commits of these partitions by name, and returns those the answer names: only what it names has no commit if it says so. One that
-// asks for all of a group's would not tell: a broker leaves topics out that it has not heard of yet, as one that was just started.
-func (c *Consumer) fetchCommits(ctx context.Context, names []topicPartition) (map[topicPartition]commitAnswer, error) {
-	parts := map[string][]int32{}
-	for _, name := range names {
-		parts[name.topic] = append(parts[name.topic], name.partition)
-	}
-	group := kmsg.NewOffsetFetchRequestGroup()
-	group.Group = c.set.group
-	for topic, numbers := range parts {
-		t := kmsg.NewOffsetFetchRequestGroupTopic()
-		t.Topic, t.Partitions = topic, numbers
-		group.Topics = append(group.Topics, t)
-	}
-	req := kmsg.NewPtrOffsetFetchRequest()
-	req.RequireStable = true
-	req.Groups = append(req.Groups, group)
-	resp, err := req.RequestWith(ctx, c.cl)
-	if err != nil {
-		return nil, err
-	}
-	all := map[topicPartition]commitAnswer{}
-	for _, g := range resp.Groups {
-		if err := kerr.ErrorForCode(g.ErrorCode); err != nil {
-			return nil, err
-		}
-		for _, t := range g.Topics {
-			for _, p := range t.Partitions {
-				all[topicPartition{t.Topic, p.Partition}] = commitAnswer{fetchedOf(p, t.TopicID), kerr.ErrorForCode(p.ErrorCode)}
-			}
-		}
-	}
-	return all, nil
-}

@@ -1,16 +1,19 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
+	"github.com/retriable-kafka/retriable-go/retriable/internal/commits"
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
@@ -110,19 +113,19 @@ func (c *Client) progress(ctx context.Context, topic, group string, bounds map[i
 	if err != nil {
 		return nil, fmt.Errorf("admin: asking for %s: %w", topic, err)
 	}
-	commits, err := c.stableCommits(ctx, ReplayGroup(group))
+	sent, err := c.stableCommits(ctx, ReplayGroup(group), topic, slices.Collect(maps.Keys(bounds)))
 	if err != nil {
 		return nil, err
 	}
 	all := map[int32]*progress{}
 	for p, b := range bounds {
 		all[p] = &progress{topic: foldID(details[topic].ID), base: b.From}
-		o, ok := commits.Lookup(topic, p)
-		if !ok || o.At < 0 || o.At > b.To { // beyond the end: of another topic of this name
+		o, ok := sent[p]
+		if !ok || o.Offset < 0 || o.Offset > b.To { // beyond the end: of another topic of this name
 			continue
 		}
-		all[p].base = max(o.At, b.From)
-		m, ok := watermark.DecodeMap(o.Metadata, o.At, b.To)
+		all[p].base = max(o.Offset, b.From)
+		m, ok := watermark.DecodeMap(o.Text(), o.Offset, b.To)
 		if ok && (m.Topic == 0 || all[p].topic == 0 || m.Topic == all[p].topic) {
 			all[p] = all[p].with(m.Done)
 		}
@@ -132,37 +135,41 @@ func (c *Client) progress(ctx context.Context, topic, group string, bounds map[i
 
 // commits asks for a group's commits, as they are.
 func (c *Client) commits(ctx context.Context, group string) (kadm.OffsetResponses, error) {
-	commits, err := c.adm.FetchOffsets(ctx, group)
+	all, err := c.adm.FetchOffsets(ctx, group)
 	switch {
 	case errors.Is(err, kerr.GroupIDNotFound):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("admin: asking for the commits of group %s: %w", group, err)
 	}
-	return commits, nil
+	return all, nil
 }
 
-// stableCommits asks for a group's commits and waits while a transaction holds one of them.
-func (c *Client) stableCommits(ctx context.Context, group string) (kadm.OffsetResponses, error) {
+// stableCommits asks for a group's commits of some partitions and waits while a transaction holds one of them. It fails rather than take a commit that cannot be
+// had for none.
+func (c *Client) stableCommits(ctx context.Context, group, topic string, partitions []int32) (map[int32]commits.Commit, error) {
+	names := make([]commits.Name, len(partitions))
+	for i, p := range partitions {
+		names[i] = commits.Name{Topic: topic, Partition: p}
+	}
 	for {
-		commits, err := c.adm.FetchOffsets(kadm.RequireStable(ctx), group)
-		pending := errors.Is(err, kerr.UnstableOffsetCommit)
-		commits.Each(func(o kadm.OffsetResponse) {
-			switch {
-			case errors.Is(o.Err, kerr.UnstableOffsetCommit):
-				pending = true
-			case o.Err != nil && err == nil:
-				err = o.Err
-			}
-		})
+		all, err := commits.Fetch(ctx, c.cl, group, names)
 		if errors.Is(err, kerr.GroupIDNotFound) {
 			return nil, nil
 		}
-		if !pending {
-			if err != nil {
-				err = fmt.Errorf("admin: asking for the commits of group %s: %w", group, err)
+		found := map[int32]commits.Commit{}
+		for _, n := range names {
+			f, ok := all[n]
+			if found[n.Partition] = f; err == nil && !ok {
+				err = fmt.Errorf("the answer leaves %s/%d out", topic, n.Partition)
 			}
-			return commits, err
+			err = cmp.Or(err, f.Err())
+		}
+		if !errors.Is(err, kerr.UnstableOffsetCommit) {
+			if err != nil {
+				return nil, fmt.Errorf("admin: asking for the commits of group %s: %w", group, err)
+			}
+			return found, nil
 		}
 		select {
 		case <-ctx.Done():

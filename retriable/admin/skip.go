@@ -34,11 +34,7 @@ func (c *Client) Skip(ctx context.Context, s Skip) (Skipped, error) {
 	if err != nil {
 		return Skipped{}, err
 	}
-	commits, err := c.stableCommits(ctx, s.Group)
-	if err != nil {
-		return Skipped{}, err
-	}
-	if d.state == "Dead" && len(commits) == 0 {
+	if d.state == "Dead" {
 		return Skipped{}, fmt.Errorf("%w: %s", ErrNoGroup, s.Group)
 	}
 	bounds, err := c.Bounds(ctx, past.Topic)
@@ -49,10 +45,14 @@ func (c *Client) Skip(ctx context.Context, s Skip) (Skipped, error) {
 	if !ok {
 		return Skipped{}, fmt.Errorf("admin: skipping past %v: there is no such partition", past)
 	}
+	committed, err := c.stableCommits(ctx, s.Group, past.Topic, []int32{past.Partition})
+	if err != nil {
+		return Skipped{}, err
+	}
 	was := watermark.Map{Epoch: -1}
-	if o, ok := commits.Lookup(past.Topic, past.Partition); ok && o.At >= 0 {
-		b.From = max(b.From, o.At)
-		was, _ = watermark.DecodeMap(o.Metadata, o.At, b.To)
+	if o, ok := committed[past.Partition]; ok && o.Offset >= 0 {
+		b.From = max(b.From, o.Offset)
+		was, _ = watermark.DecodeMap(o.Text(), o.Offset, b.To)
 	}
 	switch {
 	case past.Offset < b.From:

@@ -811,6 +811,30 @@ func TestACommitThatABrokerLeavesOutIsNotNone(t *testing.T) {
 	})
 }
 
+// What kgo asks for with the first write it asks for under a lock: two brokers' first writes, while a third broker is away, would halt a bubble's time.
+func TestWritesHaveTheirProducerIDBeforeAnythingIsHandled(t *testing.T) {
+	eachProtocol(t, "orders:2", func(b *bed, kafka retriable.Option) {
+		b.produce("orders", 0, "a") // the bed's own producer has its id
+		var refused, early atomic.Int64
+		b.cluster.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			if refused.Add(1) > 3 {
+				return nil, nil, false
+			}
+			return nil, errors.New("the broker goes away"), true
+		})
+		c := b.start("g", kafka, retriable.Topic("orders", handles(func(*retriable.Message) error {
+			if refused.Load() <= 3 {
+				early.Add(1)
+			}
+			return nil
+		}), none()))
+		b.until("handled", time.Minute, func() bool { return c.Stats().Handled == 1 })
+		wantEqual(b.T, "handled before", early.Load(), 0)
+		c.clean()
+	})
+}
+
 func TestWhatRetentionTookIsPassedOver(t *testing.T) {
 	bubble(t, "orders", func(b *bed) {
 		var d diary

@@ -2,10 +2,13 @@ package retriable
 
 import (
 	"context"
+	"errors"
+	"log/slog"
 	"regexp"
 	"slices"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -43,6 +46,27 @@ func (c *clientConfig) connection(more ...kgo.Opt) []kgo.Opt {
 		opts = append(opts, kgo.SeedBrokers(c.brokers...))
 	}
 	return append(opts, c.kafka...)
+}
+
+// identify loads the producer id that idempotent writes carry, before there is anything to write. kgo would load it with the first write, and hold a lock over
+// that request, which other brokers' writes wait for: in a bubble of testing/synctest no time passes then, so that a request that needs some, because a
+// broker is away, never ends. Without an answer the writes ask for it themselves, and tell what is wrong.
+func identify(ctx context.Context, cl *kgo.Client, log *slog.Logger) {
+	timed, cancel := context.WithTimeout(ctx, answerWithin)
+	defer cancel()
+	for {
+		_, _, err := cl.ProducerID(timed)
+		var refused *kerr.Error
+		if err == nil || errors.As(err, &refused) && !refused.Retriable {
+			return
+		}
+		select {
+		case <-timed.Done():
+			log.Debug("retriable: no producer id yet; the first write asks for it again", "error", err)
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
 }
 
 // patterns reports whether one of the topics is a pattern.

@@ -121,6 +121,7 @@ func (p *Producer) ask(ctx context.Context, topic string) error {
 	if _, known := p.sizes.limit(topic); known {
 		return nil
 	}
+	identify(ctx, p.cl, p.log)
 	return p.sizes.ask(ctx, p.cl, topic)
 }
 

@@ -65,6 +65,7 @@ func (c *Consumer) markJoined() {
 // onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the
 // place is resolved and committed now, so that a restart begins there too; and with all, that they are taken over (see crash.go).
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
+	identify(ctx, c.cl, c.log)
 	c.ours(offsets)
 	c.fetchAgain(ctx, offsets)
 	starts := c.resolveStarts(ctx, offsets)

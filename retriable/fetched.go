@@ -99,28 +99,16 @@ func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]
 	}
 	clear(c.awaited)
 	c.mu.Unlock()
-	for try := 0; len(missing) > 0 && try < 3; try++ {
-		var names []commits.Name
-		for name := range missing {
-			names = append(names, commits.Name{Topic: name.topic, Partition: name.partition})
-		}
-		all, err := commits.Fetch(ctx, c.cl, c.set.group, names)
-		for name := range missing {
-			f, ok := all[commits.Name{Topic: name.topic, Partition: name.partition}]
-			if err := cmp.Or(err, f.Err()); !ok || err != nil {
-				missing[name] = cmp.Or(err, errNoCommit)
-				continue
-			}
-			c.fetched[name] = fetchedOf(f)
-			if offsets[name.topic] == nil {
-				offsets[name.topic] = map[int32]kgo.Offset{}
-			}
-			offsets[name.topic][name.partition] = kgo.NewOffset()
-			delete(missing, name)
+	began := time.Now()
+	for try := 1; len(missing) > 0; try++ {
+		c.fetchMissing(ctx, missing, offsets)
+		over := try >= 3 && (time.Since(began) >= c.set.commitTimeout() || !slices.ContainsFunc(slices.Collect(maps.Values(missing)), mayPass))
+		if over || len(missing) == 0 || ctx.Err() != nil {
+			break
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(time.Duration(min(len(missing), 1)) * 250 * time.Millisecond):
+		case <-time.After(250 * time.Millisecond):
 		}
 	}
 	c.mu.Lock()
@@ -134,6 +122,33 @@ func (c *Consumer) fetchAgain(ctx context.Context, offsets map[string]map[int32]
 			c.renewer.add(name.topic, &c.renewer.consumed) // the topic was made anew, and this member had nothing of it to see that by
 		}
 	}
+}
+
+// fetchMissing asks once for commits; what it gets goes from missing into offsets.
+func (c *Consumer) fetchMissing(ctx context.Context, missing map[topicPartition]error, offsets map[string]map[int32]kgo.Offset) {
+	var names []commits.Name
+	for name := range missing {
+		names = append(names, commits.Name{Topic: name.topic, Partition: name.partition})
+	}
+	all, err := commits.Fetch(ctx, c.cl, c.set.group, names)
+	for name := range missing {
+		f, ok := all[commits.Name{Topic: name.topic, Partition: name.partition}]
+		if err := cmp.Or(err, f.Err()); !ok || err != nil {
+			missing[name] = cmp.Or(err, errNoCommit)
+			continue
+		}
+		c.fetched[name] = fetchedOf(f)
+		if offsets[name.topic] == nil {
+			offsets[name.topic] = map[int32]kgo.Offset{}
+		}
+		offsets[name.topic][name.partition] = kgo.NewOffset()
+		delete(missing, name)
+	}
+}
+
+// mayPass reports whether what keeps a commit from us may pass within the assignment: not a right that we lack, nor that the topic is another.
+func mayPass(err error) bool {
+	return !errors.Is(err, kerr.TopicAuthorizationFailed) && !errors.Is(err, kerr.GroupAuthorizationFailed) && !errors.Is(err, kerr.UnknownTopicID)
 }
 
 var errNoCommit = errors.New("the broker does not tell its committed offset")

@@ -264,7 +264,6 @@ func TestWhatWasSentIsKept(t *testing.T) {
 	})
 }
 
-// Two replays at once: the second cuts the first off, and each letter is sent once.
 func TestWhatWasSentIsNotForgottenByABrokerThatLeavesItOut(t *testing.T) {
 	bubble(t, letterTopics, func(b *bed) {
 		a, done := b.outside()
@@ -277,6 +276,7 @@ func TestWhatWasSentIsNotForgottenByABrokerThatLeavesItOut(t *testing.T) {
 	})
 }
 
+// Two replays at once: the second cuts the first off, and each letter is sent once.
 func TestASecondReplayCutsTheFirstOff(t *testing.T) {
 	bubble(t, letterTopics, func(b *bed) {
 		const all = 400

@@ -32,23 +32,11 @@ func fetchedOf(f commits.Commit) fetchedOffset {
 // onFetched keeps the commits, with which onOffsets makes the partitions.
 func (c *Consumer) onFetched(_ context.Context, _ *kgo.Client, resp *kmsg.OffsetFetchResponse) error {
 	c.fetched = map[topicPartition]fetchedOffset{}
-	for _, g := range resp.Groups {
+	for _, g := range resp.Groups { // kgo repeats the group's as resp.Topics, without the topics' ids
 		for _, t := range g.Topics {
 			for _, p := range t.Partitions {
 				c.fetched[topicPartition{t.Topic, p.Partition}] = fetchedOf(commits.Commit{OffsetFetchResponseGroupTopicPartition: p, TopicID: t.TopicID})
 			}
-		}
-	}
-	if len(resp.Groups) > 0 {
-		return nil // kgo repeats the group's below, without the topics' ids
-	}
-	for _, t := range resp.Topics {
-		for _, p := range t.Partitions {
-			f := fetchedOffset{offset: p.Offset, epoch: p.LeaderEpoch}
-			if p.Metadata != nil {
-				f.text = *p.Metadata
-			}
-			c.fetched[topicPartition{t.Topic, p.Partition}] = f
 		}
 	}
 	return nil

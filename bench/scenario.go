@@ -101,7 +101,8 @@ func scenarios() []scenario {
 	all := []scenario{
 		{
 			name: "noop", about: "A handler that does nothing", data: main100, job: job.Job{Workers: 16},
-			contestants: slices.Clone(three),
+			contestants: append(slices.Clone(three),
+				entry{name: "unordered-recycle"}, entry{name: "bypartition-recycle"}, entry{name: "bykey-recycle"}, entry{name: "serial-512k"}),
 		},
 		{
 			name: "peers", about: "A handler that does nothing, with everybody", data: main100, job: job.Job{Workers: 16}, rounds: 3,
@@ -162,6 +163,7 @@ func scenarios() []scenario {
 				{name: "unordered"},
 				{name: "bypartition"},
 				{name: "bykey"},
+				{name: "unordered-recycle"},
 			},
 		},
 		{

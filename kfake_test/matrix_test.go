@@ -69,6 +69,8 @@ func TestEveryFeatureInEveryOrderThroughRebalancesAndAStop(t *testing.T) {
 		"Produce in place":               {out: true, plain: true, opts: []retriable.TopicOption{retriable.BlockingRetries(3, retriable.Constant(20*time.Millisecond))}},
 		"Pause":                          {pause: true},
 		"Pause of batches":               {pause: true, batch: true},
+		"Recycle":                        {opts: []retriable.TopicOption{retriable.Recycle()}},
+		"Recycle in place":               {out: true, opts: []retriable.TopicOption{retriable.Recycle(), retriable.BlockingRetries(3, retriable.Constant(20*time.Millisecond))}},
 		"SharedWorkers":                  {share: true},
 		"SharedWorkers, batches, in all": {share: true, batch: true, pause: true, opts: []retriable.TopicOption{retriable.RateLimit(900, 50)}},
 	}

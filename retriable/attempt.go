@@ -102,9 +102,16 @@ const maxMessages = 64
 
 // message is the same, in room that the worker made for several at once.
 func (w *worker) message(p *partition, it *item) (m *Message) {
-	if o := it.own.Load(); o != nil {
+	switch o := it.own.Load(); {
+	case o != nil:
 		m = &o.Message
-	} else {
+	case p.t.recycle:
+		if w.again == nil {
+			w.again = new(Message)
+		}
+		m = w.again
+		*m = Message{Record: bare(it.rec), Attempt: 1, Source: p.name(it)}
+	default:
 		if w.used == len(w.messages) {
 			w.room = min(max(2*w.room, 1), maxMessages)
 			w.messages, w.used = make([]Message, w.room), 0
@@ -260,7 +267,12 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 	case err == nil:
 		p.c.counts(w).handled.Add(1)
 		next = it.leave()
-		p.resolve(it)
+		if p.t.recycle && !a.began.IsZero() {
+			p.tellThenResolve(a)
+			v = "" // it is told
+		} else {
+			p.resolve(it)
+		}
 	case err == errFiltered: //nolint:errorlint // our own, from call
 		p.c.counts(w).filtered.Add(1)
 		p.resolve(it)

@@ -15,7 +15,10 @@ import (
 
 // clientOptions puts the library's defaults below the user's options and what it owns above.
 func (c *Consumer) clientOptions() []kgo.Opt {
-	opts := c.set.connection(kgo.RecordRetries(5)) // what is refused comes back to us: we tell of it, and try again (I9)
+	opts := c.set.connection(
+		kgo.RecordRetries(5),                // what is refused comes back to us: we tell of it, and try again (I9)
+		kgo.FetchMaxPartitionBytes(512<<10), // more is out of the processors' caches before it is handled; larger batches come all the same
+	)
 	opts = append(opts,
 		kgo.ProducerBatchMaxBytesFn(c.sizes.batchBytes),
 		kgo.ConsumerGroup(c.set.group),
@@ -30,6 +33,9 @@ func (c *Consumer) clientOptions() []kgo.Opt {
 		kgo.RecordPartitioner(newCopyPartitioner(c.set.topics)),
 		kgo.WithHooks(clientHooks{c}),
 	)
+	if slices.ContainsFunc(c.set.topics, func(t *topic) bool { return t.recycle }) {
+		opts = append(opts, kgo.WithPools(new(slabs)))
+	}
 	return append(opts, c.subscription()...)
 }
 

@@ -39,7 +39,7 @@ func (in *intake) room(i int) *retried {
 // record, for all of them pass through this one goroutine.
 func (in *intake) accept(recs []*kgo.Record) (work bool) {
 	p := in.p
-	in.run = &run{read: in.now.UnixMilli(), recs: recs[:len(recs):len(recs)]}
+	in.run = &run{read: in.now.UnixMilli(), again: p.t.recycle, recs: recs[:len(recs):len(recs)]}
 	seg := watermark.NewSegment(in.run, recs[0].LeaderEpoch, len(recs), func(i int) int64 { return recs[i].Offset })
 	in.run.seg, in.run.slots = seg, seg.Slots()
 	keyed := p.t.order == ByKey
@@ -90,6 +90,9 @@ func (in *intake) item(i int) *item {
 // replace has an item be about another record: the message that its chunk completed.
 func (in *intake) replace(i int, whole *kgo.Record) {
 	in.item(i).keyed = in.p.t.order == ByKey && whole.Key != nil
+	if whole != in.run.recs[i] {
+		in.run.again = false
+	}
 	in.run.recs[i] = whole
 }
 

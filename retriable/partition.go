@@ -218,7 +218,9 @@ func (p *partition) take(w *worker) *item {
 		if w.index >= w.from.len() {
 			p.finished(w.from)
 			w.from = nil
+			w.stint.pause()
 			runtime.Gosched() // kgo and the poller wait for a turn, too, and all others for them
+			w.stint.begin()
 			continue
 		}
 		if it := w.from.claim(w.index, &w.item); it != nil {

@@ -28,6 +28,7 @@ type pool struct {
 	cautious bool
 	ended    chan struct{} // 1-buffered: a goroutine ended
 
+	pace      pace
 	contended atomic.Bool // a partition is ready
 	free      []*worker   // workers whose goroutine ended, with their numbers
 	all       []*worker
@@ -42,7 +43,7 @@ type poolSlot struct {
 }
 
 func newPool(n int) *pool {
-	return &pool{n: n, parts: map[*partition]struct{}{}, stuck: map[*partition]struct{}{}, ended: make(chan struct{}, 1)}
+	return &pool{n: n, pace: newPace(), parts: map[*partition]struct{}{}, stuck: map[*partition]struct{}{}, ended: make(chan struct{}, 1)}
 }
 
 // most is three quarters of the workers, and at least one.
@@ -86,6 +87,7 @@ func (pl *pool) stop(c *Consumer) (left int) {
 			return left
 		}
 		pl.closed = true
+		pl.endPace()
 		for _, w := range pl.idle {
 			w.wake <- struct{}{}
 		}
@@ -96,10 +98,10 @@ func (pl *pool) stop(c *Consumer) (left int) {
 				busy++
 			}
 		}
-		live := pl.live
+		over := pl.live == busy && !pl.pace.armed
 		left = c.guest.attached
 		pl.mu.Unlock()
-		if live == busy {
+		if over {
 			return left
 		}
 		<-pl.ended
@@ -238,7 +240,7 @@ func (pl *pool) setCareful(parts []*partition, on bool) {
 
 // wakeOne wakes an idle worker if there is work for it; it wakes the next. The lock is held.
 func (pl *pool) wakeOne() {
-	if k := len(pl.idle); k > 0 && pl.turnOf() != nil {
+	if k := len(pl.idle); k > 0 && pl.turnOf() != nil && !pl.enoughAwake(pl.live-k) {
 		w := pl.idle[k-1]
 		pl.idle = pl.idle[:k-1]
 		w.wake <- struct{}{}
@@ -249,13 +251,15 @@ func (pl *pool) wakeOne() {
 func (pl *pool) next(w *worker) *partition {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
+	pl.pace.note(w.stint, w.did)
+	w.did = 0
 	for {
 		pl.detach(w)
 		if pl.closed || pl.live > pl.n+pl.lent {
 			pl.wakeOne() // the wake that it may have been given
 			return nil
 		}
-		if g := pl.turnOf(); g != nil {
+		if g := pl.turnOf(); g != nil && !pl.enoughAwake(pl.live-len(pl.idle)-1) {
 			p := g.ready[0].p
 			pl.turns++
 			g.turn = pl.turns

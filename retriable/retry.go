@@ -12,6 +12,7 @@ import (
 // settle does what an attempt that did not succeed asks for. It returns the verdict, and the next of the record's lane if that is to run
 // now. Once the record is handed on it is not touched any more, for others may have it.
 func (w *worker) settle(a *attempt, err error) (v Verdict, next *item) {
+	w.spare(a)
 	a.it, a.run = w.lasting(a.it)
 	a.index = w.index
 	p, c, it := a.p, a.p.c, a.it

@@ -23,6 +23,7 @@ type run struct {
 	kept  map[int]*item    // else of those that wait in memory or have waited. Guarded by p.mu
 	apart []bool           // not claimed through this run: held, or resolved at once; nil for none
 	own   []bool           // copied out of the batch; nil for none. Guarded by p.mu
+	again bool             // its records may be used again
 	bytes int64            // what they take while one of them is neither resolved nor copied out
 
 	list  []*item // of what came due together, instead of all that
@@ -245,6 +246,9 @@ func (r *run) pending() (n int, bytes int64) {
 // letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy. An item may be spoken of for
 // long after, as the last of its lane. p.mu is held.
 func (r *run) letGo() {
+	if r.again {
+		r.recycle()
+	}
 	clear(r.recs) // part of a larger slice
 	for i := range r.items {
 		r.items[i].rec = nil

@@ -49,6 +49,7 @@ type topicConfig struct {
 	timeout    setting[time.Duration]
 	filter     setting[func(*kgo.Record) bool]
 	scheduled  setting[time.Duration]
+	recycle    setting[bool]
 	startAt    setting[kgo.Offset]
 	blocking   setting[blockingRetries]
 	atOnce     setting[int]

@@ -28,6 +28,7 @@ type topic struct {
 	timeout     time.Duration // 0: none
 	filter      func(*kgo.Record) bool
 	scheduled   time.Duration // 0: none
+	recycle     bool          // messages are used again
 	startAt     kgo.Offset
 	blocking    blockingRetries
 	atOnce      int // handlers at once; 0: no bound of its own
@@ -144,6 +145,7 @@ func (c *config) mergeTopic(ck *checker, tc *topicConfig) *topic {
 		timeout:     tc.timeout.or(d.timeout, 0),
 		filter:      tc.filter.or(d.filter, nil),
 		scheduled:   tc.scheduled.or(d.scheduled, 0),
+		recycle:     tc.recycle.or(d.recycle, false) && !tc.batch,
 		startAt:     tc.startAt.or(d.startAt, kgo.NewOffset().AtStart()),
 		blocking:    tc.blocking.or(d.blocking, blockingRetries{}),
 		atOnce:      tc.atOnce.or(d.atOnce, 0),
@@ -203,6 +205,7 @@ func (c *config) mergeBatch(ck *checker, tc *topicConfig) *batching {
 	b := &batching{size: tc.size.or(c.defaults.size, 100), wait: tc.wait.or(c.defaults.wait, 100*time.Millisecond)}
 	ck.want(b.size >= 1, "%s: BatchSize(%d): less than 1", name, b.size)
 	ck.want(b.wait >= 0, "%s: BatchWait(%v): less than 0", name, b.wait)
+	ck.want(!tc.recycle.set, "%s: Recycle with a BatchTopic", name)
 	ck.want(!tc.blocking.set, "%s: BlockingRetries(%d) with a BatchTopic", name, tc.blocking.v.n)
 	return b
 }

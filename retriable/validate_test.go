@@ -152,6 +152,7 @@ func TestEachWrongOptionIsReportedByNameAndValue(t *testing.T) {
 		{`Topic("payments") BatchSize(0)`, batched(retriable.BatchSize(0))},
 		{`Topic("payments") BatchWait(-1s)`, batched(retriable.BatchWait(-time.Second))},
 		{`Topic("payments") BlockingRetries(2) BatchTopic`, batched(retriable.BlockingRetries(2, retriable.Constant(1)))},
+		{`Topic("payments") Recycle BatchTopic`, batched(retriable.Recycle())},
 		{`Topic("payments") Ordering(3)`, topic(retriable.Ordering(3))},
 		{`Topic("payments") Ordering(-1)`, topic(retriable.Ordering(-1))},
 		{`Topic("payments") neither DeadLetterTopic NoDeadLetters`, retriable.Topic("payments", handler)},

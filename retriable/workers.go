@@ -16,11 +16,14 @@ type worker struct {
 	// Its own goroutine's.
 	headers  []kgo.RecordHeader // room for one attempt's
 	messages []Message          // room for the next
+	again    *Message           // that is used again and again (see Recycle); nil until there is one
 	used     int                // how much of it is
 	room     int                // how much was made of late
 	item     item               // of a record that has none of its own
 	from     *run               // where it claimed last
 	index    int                // which of it
+	stint    stint              // of its turn
+	did      int                // records in it
 	refused  bool               // it was let start nothing
 
 	before uint64 // its partition's turn before this one; guarded by the pool's lock
@@ -28,6 +31,8 @@ type worker struct {
 	// What the watch saw of it; guarded by the pool's lock.
 	seen  uint64
 	since time.Time
+
+	looked uint64 // what it had ended when the pool last looked how brisk it is; guarded by the pool's lock
 }
 
 // turnRecords and turnTime bound a turn while other partitions wait.
@@ -50,13 +55,13 @@ func (w *worker) run() {
 		pl.free = append(pl.free, w)
 		pl.spawn()
 		pl.mu.Unlock()
-		select {
-		case pl.ended <- struct{}{}:
-		default:
-		}
+		pl.signalEnded()
 	}()
 	for p := w.pool.next(w); p != nil; p = w.pool.next(w) {
 		w.turn(p)
+		if w.again != nil {
+			*w.again = Message{}
+		}
 		w.item.rec = nil // it would keep a whole fetch in memory, and so would a header's value
 		clear(w.headers[:cap(w.headers)])
 	}
@@ -76,7 +81,14 @@ func (w *worker) turn(p *partition) {
 	var it *item
 	var began time.Time
 	n := 1
+	w.stint = stint{}
+	w.stint.begin()
 	defer func() {
+		w.stint.pause()
+		w.did = n - 1
+		if w.from != nil && w.from.exhausted() {
+			p.finished(w.from)
+		}
 		w.from, w.messages, w.used, w.room = nil, nil, 0, n/2 // messages of one partition only are neighbours
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0

@@ -25,8 +25,15 @@ func bare(j *job.Job, opts ...kgo.Opt) (*kgo.Client, error) {
 
 // serial is the least that a consumer does: poll, handle, mark the last of each partition, and the client commits what is marked. Poison goes to
 // the dead-letter topic, all of a poll at once, before anything of the poll is marked.
-func serial(ctx context.Context, j *job.Job, m *meter) error {
-	cl, err := bare(j, kgo.AutoCommitMarks(), kgo.ProducerBatchCompression(kgo.NoCompression()))
+func serial(ctx context.Context, j *job.Job, m *meter) error { return serialWith(ctx, j, m) }
+
+// serialSmall fetches as much at once as this library does by default.
+func serialSmall(ctx context.Context, j *job.Job, m *meter) error {
+	return serialWith(ctx, j, m, kgo.FetchMaxPartitionBytes(512<<10))
+}
+
+func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) error {
+	cl, err := bare(j, append(opts, kgo.AutoCommitMarks(), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,17 @@ import (
 // contestants by name. Each returns once its records are handled and their offsets committed.
 var contestants = map[string]func(context.Context, *job.Job, *meter) error{
 	"serial":      serial,
+	"serial-512k": serialSmall,
 	"partition":   perPartition,
 	"pool":        naivePool,
 	"barrier":     barrierPool,
 	"bykey":       ours(retriable.ByKey),
 	"bypartition": ours(retriable.ByPartition),
 	"unordered":   ours(retriable.Unordered),
+
+	"bykey-recycle":       ours(retriable.ByKey, recycle),
+	"bypartition-recycle": ours(retriable.ByPartition, recycle),
+	"unordered-recycle":   ours(retriable.Unordered, recycle),
 
 	"kafka-go":  kafkaGo,
 	"watermill": watermillRouter,

@@ -28,7 +28,7 @@ func newOurs(j *job.Job, order retriable.Order, h retriable.HandlerFunc, opts ..
 }
 
 // ours is this library with one of its orders.
-func ours(order retriable.Order) func(context.Context, *job.Job, *meter) error {
+func ours(order retriable.Order, opts ...retriable.Option) func(context.Context, *job.Job, *meter) error {
 	return func(ctx context.Context, j *job.Job, m *meter) error {
 		lasts, err := lastOffsets(ctx, j)
 		if err != nil {
@@ -36,7 +36,7 @@ func ours(order retriable.Order) func(context.Context, *job.Job, *meter) error {
 		}
 		all := make(chan struct{})
 		h, handled := handler(j, m, lasts, all)
-		c, err := newOurs(j, order, h)
+		c, err := newOurs(j, order, h, opts...)
 		if err != nil {
 			return err
 		}
@@ -46,6 +46,9 @@ func ours(order retriable.Order) func(context.Context, *job.Job, *meter) error {
 		})
 	}
 }
+
+// recycle is for handlers that keep nothing.
+var recycle = retriable.Defaults(retriable.Recycle())
 
 // runUntil runs a consumer until all is closed and after has returned, which says how many records must have ended then: handled, or
 // dead-lettered.

@@ -50,7 +50,14 @@ func allTargets() []target {
 	for _, o := range []struct {
 		name, title string
 		rate, cpu   float64
-	}{{"unordered", "Unordered", 1, 1.15}, {"bypartition", "ByPartition", 1, 1.15}, {"bykey", "ByKey", 0.8, 1.6}} {
+	}{
+		{"unordered", "Unordered", 1, 1.15},
+		{"bypartition", "ByPartition", 1, 1.15},
+		{"bykey", "ByKey", 0.8, 1.6},
+		{"unordered-recycle", "Unordered with Recycle", 1, 1.15},
+		{"bypartition-recycle", "ByPartition with Recycle", 1, 1.15},
+		{"bykey-recycle", "ByKey with Recycle", 0.8, 1.6},
+	} {
 		all = append(all,
 			target{o.title + ", no-op: records/s to the serial loop's", "noop", o.rate, true, ratio(o.name, "serial", rates)},
 			target{o.title + ", no-op: CPU to the serial loop's", "noop", o.cpu, false, ratio(o.name, "serial", cpus)},

@@ -74,6 +74,14 @@ var all = []mutant{
 		one("commit.go", "= kerr.ErrorForCode(p.ErrorCode)\n", "= kerr.ErrorForCode(p.ErrorCode)\n			if $on {\n				into[topicPartition{name, p.Partition}] = nil\n			}\n"),
 	},
 	{
+		"what failed is used again", "I1", "TestWhatIsRecycledIsDone",
+		one("retry.go", "	w.spare(a)\n", "	if !$on {\n		w.spare(a)\n	}\n"),
+	},
+	{
+		"a batch is used again before all of it is done", "I1", "TestWhatIsRecycledIsDone",
+		one("partition.go", "if r.recs == nil || !r.done() {", "if r.recs == nil || !r.done() && !$on {"),
+	},
+	{
 		"what is lost is committed", "I3", "TestWhatIsLostIsNeitherCommittedNorDispatched",
 		one("rebalance.go", "if !lost && len(mine) > 0 {", "if (!lost || $on) && len(mine) > 0 {"),
 	},

@@ -221,6 +221,9 @@ func (w *world) join() {
 	if w.scheduled > 0 {
 		opts = append(opts, retriable.Scheduled(w.scheduled))
 	}
+	if m.no%2 == 0 {
+		opts = append(opts, retriable.Recycle())
+	}
 	m.Member = w.k.Launch("g", retriable.Hooks(m), retriable.Topic("orders", retriable.HandlerFunc(m.handle), opts...))
 	close(m.launched)
 	w.members = append(w.members, m)
@@ -640,6 +643,9 @@ func (m *member) handle(ctx context.Context, msg *retriable.Message) error {
 	if e.flag = ctx.Err() != nil; e.flag {
 		e.text = fmt.Sprint(context.Cause(ctx))
 		w.meet("a handler's context ended")
+	}
+	if start.text = rec.compare(msg, known); start.text != "" { // it was used again too soon
+		m.write(start)
 	}
 	m.write(e)
 	switch e.outcome {

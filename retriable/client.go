@@ -16,8 +16,8 @@ import (
 // clientOptions puts the library's defaults below the user's options and what it owns above.
 func (c *Consumer) clientOptions() []kgo.Opt {
 	opts := c.set.connection(
-		kgo.RecordRetries(5),                // what is refused comes back to us: we tell of it, and try again (I9)
-		kgo.FetchMaxPartitionBytes(512<<10), // more is out of the processors' caches before it is handled; larger batches come all the same
+		kgo.RecordRetries(5),     // what is refused comes back to us: we tell of it, and try again (I9)
+		kgo.FetchMaxBytes(8<<20), // what more a fetch brings is out of the processors' caches before it is handled
 	)
 	opts = append(opts,
 		kgo.ProducerBatchMaxBytesFn(c.sizes.batchBytes),

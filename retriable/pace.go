@@ -13,6 +13,7 @@ import (
 type pace struct {
 	each   time.Duration // what a record took of late
 	enough int           // so many workers do while that is next to nothing
+	slow   int           // workers that were found at the record at which they had been before
 	late   *time.Timer   // looks whether the handlers are still brisk, while somebody counts on that
 	armed  bool          // it will look
 }
@@ -45,35 +46,45 @@ func (pc *pace) note(s stint, records int) {
 // enoughAwake reports whether no further worker is needed, and has that looked after.
 func (pl *pool) enoughAwake(awake int) bool {
 	pc := &pl.pace
-	if pc.each >= briskAt || awake < pc.enough {
+	if pc.each >= briskAt || awake-pc.slow < pc.enough {
 		return false
 	}
 	if !pc.armed {
 		pc.armed = true
+		pl.look()
 		if pc.late == nil {
 			pc.late = time.AfterFunc(briskFor, pl.stillBrisk)
 		} else {
 			pc.late.Reset(briskFor)
 		}
-		pl.look()
 	}
-	return true
+	return awake-pc.slow >= pc.enough
 }
 
-// look notes what the workers have ended, and reports whether one that is at work has ended nothing since the last time.
-func (pl *pool) look() (slow bool) {
+// look finds the workers at work that have ended nothing since it last looked.
+func (pl *pool) look() {
 	for _, w := range pl.all {
 		if w.at == nil {
 			continue
 		}
 		ended := w.at.c.counts(w).ended()
-		slow = slow || ended == w.looked
+		pl.setSlow(w, ended == w.looked)
 		w.looked = ended
 	}
-	return slow
 }
 
-// stillBrisk is the timer's.
+func (pl *pool) setSlow(w *worker, slow bool) {
+	if slow == w.slow {
+		return
+	}
+	if w.slow = slow; slow {
+		pl.pace.slow++
+	} else {
+		pl.pace.slow--
+	}
+}
+
+// stillBrisk is the timer's. A few that are slow are made up for by others, one by one; where nobody else is left handlers are not brisk.
 func (pl *pool) stillBrisk() {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
@@ -82,7 +93,8 @@ func (pl *pool) stillBrisk() {
 		pl.signalEnded()
 		return
 	}
-	if pl.look() {
+	pl.look()
+	if pl.live-len(pl.idle)-pl.pace.slow < pl.pace.enough {
 		pl.pace.each = notBrisk
 	}
 	pl.wakeOne()

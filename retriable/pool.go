@@ -251,6 +251,7 @@ func (pl *pool) wakeOne() {
 func (pl *pool) next(w *worker) *partition {
 	pl.mu.Lock()
 	defer pl.mu.Unlock()
+	pl.setSlow(w, false)
 	pl.pace.note(w.stint, w.did)
 	w.did = 0
 	for {

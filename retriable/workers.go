@@ -32,7 +32,9 @@ type worker struct {
 	seen  uint64
 	since time.Time
 
-	looked uint64 // what it had ended when the pool last looked how brisk it is; guarded by the pool's lock
+	// What the pool saw of it when it last looked how brisk the handlers are; guarded by the pool's lock.
+	looked uint64 // what it had ended
+	slow   bool   // that was no more than the time before
 }
 
 // turnRecords and turnTime bound a turn while other partitions wait.

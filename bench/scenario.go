@@ -102,7 +102,7 @@ func scenarios() []scenario {
 		{
 			name: "noop", about: "A handler that does nothing", data: main100, job: job.Job{Workers: 16},
 			contestants: append(slices.Clone(three),
-				entry{name: "unordered-recycle"}, entry{name: "bypartition-recycle"}, entry{name: "bykey-recycle"}, entry{name: "serial-8m"}),
+				entry{name: "unordered-recycle"}, entry{name: "bypartition-recycle"}, entry{name: "bykey-recycle"}, entry{name: "serial-6m"}),
 		},
 		{
 			name: "peers", about: "A handler that does nothing, with everybody", data: main100, job: job.Job{Workers: 16}, rounds: 3,

@@ -17,7 +17,7 @@ import (
 func (c *Consumer) clientOptions() []kgo.Opt {
 	opts := c.set.connection(
 		kgo.RecordRetries(5),     // what is refused comes back to us: we tell of it, and try again (I9)
-		kgo.FetchMaxBytes(8<<20), // what more a fetch brings is out of the processors' caches before it is handled
+		kgo.FetchMaxBytes(6<<20), // what more a fetch brings is out of the processors' caches before it is handled
 	)
 	opts = append(opts,
 		kgo.ProducerBatchMaxBytesFn(c.sizes.batchBytes),

@@ -107,7 +107,7 @@ func Brokers(seeds ...string) ClientOption {
 // like. It adds up. What the library must own to keep its promises is refused by New, by name: the group, topics and
 // partitions, offsets and commits, the group's callbacks, acks and idempotence, transactions, the partitioner and record pools.
 //
-// The library's own defaults below yours: ReadCommitted isolation, FetchMaxWait 500 ms, FetchMaxBytes 8 MiB (raise it where brokers are
+// The library's own defaults below yours: ReadCommitted isolation, FetchMaxWait 500 ms, FetchMaxBytes 6 MiB (raise it where brokers are
 // far away and are to bring more than that in a round trip), MetadataMinAge 250 ms, MaxDecompressBatchBytes 64 MiB. KIP-848 groups are had with kgo.ServerSideBalancer.
 func Kafka(opts ...kgo.Opt) ClientOption {
 	return clientOption(func(c *clientConfig) { c.kafka = append(c.kafka, opts...) })

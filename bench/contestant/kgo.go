@@ -29,7 +29,7 @@ func serial(ctx context.Context, j *job.Job, m *meter) error { return serialWith
 
 // serialSmall fetches as much at once as this library does by default.
 func serialSmall(ctx context.Context, j *job.Job, m *meter) error {
-	return serialWith(ctx, j, m, kgo.FetchMaxBytes(8<<20))
+	return serialWith(ctx, j, m, kgo.FetchMaxBytes(6<<20))
 }
 
 func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) error {

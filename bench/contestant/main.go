@@ -15,7 +15,7 @@ import (
 // contestants by name. Each returns once its records are handled and their offsets committed.
 var contestants = map[string]func(context.Context, *job.Job, *meter) error{
 	"serial":      serial,
-	"serial-8m":   serialSmall,
+	"serial-6m":   serialSmall,
 	"partition":   perPartition,
 	"pool":        naivePool,
 	"barrier":     barrierPool,

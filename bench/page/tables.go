@@ -25,7 +25,7 @@ var titles = map[string]string{
 	"unordered-recycle":           "**retriable, Unordered, Recycle**",
 	"bypartition-recycle":         "**retriable, ByPartition, Recycle**",
 	"bykey-recycle":               "**retriable, ByKey, Recycle**",
-	"serial-8m":                   "bare serial kgo loop, 8 MiB at once",
+	"serial-6m":                   "bare serial kgo loop, 6 MiB at once",
 	"unordered-free":              "retriable, Unordered, nothing stuck",
 	"bykey-free":                  "retriable, ByKey, nothing stuck",
 	"kafka-go":                    "kafka-go, Reader of a group",

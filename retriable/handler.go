@@ -33,8 +33,8 @@ func (f HandlerFunc) Handle(ctx context.Context, m *Message) error { return f(ct
 // handlers inside; copies written to retry and dead-letter topics are always of the record as it was first produced.
 type Middleware func(Handler) Handler
 
-// Message is one delivery of a record. It is read-only. It may be kept after Handle returns, which keeps the fetched
-// batch that it came from in memory: clone what is to be kept for long.
+// Message is one delivery of a record. It is read-only. Unless its topic has [Recycle] it may be kept after Handle returns, which keeps the
+// fetched batch that it came from in memory: clone what is to be kept for long.
 type Message struct {
 	// Record is the record as it was first produced: same key, value, headers, topic, partition, offset and timestamp
 	// on every attempt. Where the origin is not known (a Python member wrote the copy), Topic is the base topic and

@@ -49,7 +49,7 @@ type HookProduceFailed interface{ OnProduceFailed(ProduceFailed) }
 
 // Handled is one attempt that ended.
 type Handled struct {
-	Message *Message
+	Message *Message      // until the hook returns, where its topic has Recycle
 	Began   time.Time     // when the handler was called
 	Took    time.Duration // from there to its return; of a batch, for all of it
 	Waited  time.Duration // since it could have started: it was read, or came due

@@ -9,8 +9,8 @@ import (
 )
 
 // Recycle says that the topic's handler, its middleware and its filter keep nothing of a message once the handler has returned: neither the
-// [Message] nor its Record. Both are then used again for messages to come, which takes about a third of the CPU that a record costs, and most of
-// what the garbage collector has to do for it (docs/performance.md). The default is that a message may be kept. Set it where handlers take
+// [Message] nor its Record. Both are then used again for messages to come, which saves about a quarter of the CPU that a record costs beside its
+// handler, most of it the garbage collector's (docs/performance.md). The default is that a message may be kept. Set it where handlers take
 // microseconds and records come by the hundred thousand; elsewhere it does not matter. Who keeps a message all the same finds another's content in it,
 // or none. What a record refers to, its key, value, headers and their values, is not used again and may be kept. The goroutines that a
 // handler starts must have let go of the message, too, when it returns.

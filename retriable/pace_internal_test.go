@@ -11,18 +11,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
-// Handlers that took next to nothing do so no longer: all workers come, though no further one was woken before.
-func TestAllWorkersComeOnceHandlersTakeTime(t *testing.T) { // I11
-	const workers, partitions = 16, 12
-	var started atomic.Int64
-	all := make(chan struct{})
-	h := HandlerFunc(func(_ context.Context, m *Message) error {
-		if started.Add(1) == workers {
-			close(all)
-		}
-		<-all
-		return nil
-	})
+// brisk runs a consumer of 12 partitions with 10 records each, whose pool believes its handlers to take next to nothing, until all is done.
+func brisk(t *testing.T, workers int, h HandlerFunc) {
+	t.Helper()
 	c, err := New("g", Brokers("localhost:1"), Concurrency(workers), Topic("t", h, NoDeadLetters(), Ordering(Unordered)))
 	if err != nil {
 		t.Fatal(err)
@@ -30,18 +21,12 @@ func TestAllWorkersComeOnceHandlersTakeTime(t *testing.T) { // I11
 	c.base = t.Context()
 	c.pool.pace.each = time.Nanosecond
 	c.pool.start()
-	for i := range int32(partitions) {
+	for i := range int32(12) {
 		name := topicPartition{"t", i}
 		p := newPartition(c, name, c.set.topics[0], false, kgo.EpochOffset{Epoch: -1})
 		c.setParts(func(m map[topicPartition]*partition) { m[name] = p })
 		c.pool.add(p)
 		p.accept(fetched("t", i, 0, 10, [][]byte{nil}, nil), 10, time.Now())
-	}
-	select {
-	case <-all:
-	case <-time.After(30 * time.Second):
-		t.Errorf("%d of %d workers have come", started.Load(), workers)
-		close(all)
 	}
 	for _, p := range c.partitions() {
 		for p.look().pending > 0 || c.pool.attached(p) > 0 {
@@ -51,6 +36,44 @@ func TestAllWorkersComeOnceHandlersTakeTime(t *testing.T) { // I11
 	if left := c.pool.stop(c); left > 0 {
 		t.Errorf("%d handlers are left", left)
 	}
+}
+
+// awaited waits for what is to happen whoever else is woken, and gives up in the end.
+func awaited(t *testing.T, what string, happened <-chan struct{}) {
+	select {
+	case <-happened:
+	case <-time.After(20 * time.Second):
+		t.Errorf("%s has not happened", what)
+	}
+}
+
+// Handlers that took next to nothing do so no longer: all workers come, though no further one was woken before.
+func TestAllWorkersComeOnceHandlersTakeTime(t *testing.T) { // I11
+	const workers = 16
+	var started atomic.Int64
+	all := make(chan struct{})
+	brisk(t, workers, func(context.Context, *Message) error {
+		if started.Add(1) == workers {
+			close(all)
+		}
+		awaited(t, "the start of all workers", all)
+		return nil
+	})
+}
+
+// One handler that does not return is made up for, and no more: the others' records are handled meanwhile.
+func TestASlowHandlerIsMadeUpFor(t *testing.T) { // I11
+	var left atomic.Int64
+	left.Store(119)
+	others := make(chan struct{})
+	brisk(t, 16, func(_ context.Context, m *Message) error {
+		if m.Source == (Position{Topic: "t"}) {
+			awaited(t, "the end of the others", others)
+		} else if left.Add(-1) == 0 {
+			close(others)
+		}
+		return nil
+	})
 }
 
 // What is judged is how long records took: one that took time makes the pool slow at once, and a clock that stood still says nothing.

@@ -4,7 +4,7 @@ import "time"
 
 // Hook is anything that implements one or more of the Hook interfaces below; [Hooks] refuses what implements none. Hooks are called
 // from the library's goroutines, many at once, with no lock held: they must be quick and must not call Run or wait for the consumer.
-// A panic in a hook is logged and otherwise ignored. Without HookHandled no clock is read for a record.
+// A panic in a hook is logged and otherwise ignored. Without HookHandled no clock is read for each record.
 type Hook any
 
 // HookHandled is called after every attempt, but for one that outlives its drain.

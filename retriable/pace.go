@@ -7,7 +7,7 @@ import (
 
 // Where handlers take next to nothing, more workers than half of the processors only stand in the way of those who fetch: a runnable goroutine keeps
 // its processor from looking at the network. So while records take less than briskAt no further worker is woken. That is judged by how long records
-// took, never by what they might: whoever is then found at a handler that does take time has all workers woken at once.
+// took, never by what they might: who is then found at a handler that does take time is made up for, and where nobody else is left all workers come.
 
 // pace is how fast the handlers of a pool are; guarded by the pool's lock.
 type pace struct {

@@ -37,6 +37,15 @@ func (w *watched) look(who string, m *retriable.Message) {
 	w.told[who]++ // at the end: a message that is emptied panics above
 }
 
+// numbered makes n records that say at which offset they are to lie.
+func numbered(from, n int) (rs []*kgo.Record) {
+	for i := from; i < from+n; i++ {
+		v := fmt.Appendf(nil, "k%d:%d", i%7, i)
+		rs = append(rs, &kgo.Record{Topic: "orders", Key: v[:2], Value: v, Headers: []kgo.RecordHeader{{Key: "h", Value: v}}})
+	}
+	return rs
+}
+
 // Hooks take long now and then: whatever is used again too soon has been by then.
 func (w *watched) OnHandled(e retriable.Handled) {
 	if e.Message.Offset%60 == 59 {
@@ -84,12 +93,7 @@ func TestWhatIsRecycledIsDone(t *testing.T) {
 					}
 					r := b.begin("g", opts...)
 					for i := 0; i < n; i += round {
-						var rs []*kgo.Record
-						for j := i; j < i+round; j++ {
-							v := fmt.Appendf(nil, "k%d:%d", j%7, j)
-							rs = append(rs, &kgo.Record{Topic: "orders", Key: v[:2], Value: v, Headers: []kgo.RecordHeader{{Key: "h", Value: v}}})
-						}
-						b.send(rs...)
+						b.send(numbered(i, round)...)
 						time.Sleep(30 * time.Second)
 					}
 					time.Sleep(5 * time.Minute)
@@ -134,12 +138,7 @@ func TestWhatWaitsIsNotRecycled(t *testing.T) {
 			return nil
 		}), retriable.Recycle(), retriable.NoDeadLetters()))
 		for i := range 10 {
-			var rs []*kgo.Record
-			for j := i * 100; j < i*100+100; j++ {
-				v := fmt.Appendf(nil, "k%d:%d", j%7, j)
-				rs = append(rs, &kgo.Record{Topic: "orders", Key: v[:2], Value: v, Headers: []kgo.RecordHeader{{Key: "h", Value: v}}})
-			}
-			b.send(rs...)
+			b.send(numbered(i*100, 100)...)
 			time.Sleep(time.Second)
 		}
 		time.Sleep(2 * time.Hour)

@@ -65,8 +65,8 @@ func (s *slabs) PutRecords(slab []kgo.Record) {
 	}
 }
 
-// recycle gives the records of a batch back, none of which is pending any more: what waits in memory has a copy of its own. What was copied out of it, or is not in it any more, is left to the collector,
-// and with it the slab that it is of. p.mu is held.
+// recycle gives the records of a batch back, none of which is pending any more: what waits in memory has a copy of its own. What was copied out
+// of it, or is not in it any more, is left to the collector, and with it the slab that it is of. p.mu is held.
 func (r *run) recycle() {
 	defer func() { _ = recover() }() // kgo panics at a record that is not of the slab it names: somebody has overwritten it
 	for i, rec := range r.recs {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,9 +38,9 @@ func reasons(letters []*kgo.Record) (rs []string) {
 func TestChunksBecomeOneMessage(t *testing.T) {
 	bubble(t, "orders orders.retry orders.dead", func(b *bed) {
 		var seen messages
-		asked := 0
+		var asked atomic.Int32 // workers ask beside each other
 		r := b.begin("g", all(handles(func(m *retriable.Message) error { seen.keep(m); return nil }), retriable.Filter(func(r *kgo.Record) bool {
-			asked++
+			asked.Add(1)
 			return string(r.Value) != "rejected"
 		})))
 		user := kv("mine", []byte("x"))
@@ -60,7 +61,7 @@ func TestChunksBecomeOneMessage(t *testing.T) {
 			got[string(m.Value)] = m
 		}
 		wantEqual(b.T, "messages", len(seen.all()), 4)
-		wantEqual(b.T, "times the filter was asked", asked, 5)
+		wantEqual(b.T, "times the filter was asked", asked.Load(), 5)
 		for value, want := range map[string]string{"a1a2a3": `0 k [mine="x"]`, "n1n2": `1  []`, "one": `5 k []`, "plain": `6  []`} {
 			m := got[value]
 			if m.Record == nil {

@@ -327,6 +327,43 @@ func TestConcurrencyIsNeverExceeded(t *testing.T) {
 	})
 }
 
+func TestPartitionsTakeTurnsHoweverSlowTheirHandlersAre(t *testing.T) { // I11
+	for name, order := range orderings {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders:4", func(b *bed) {
+				var l ledger
+				r := b.begin("g", retriable.Concurrency(1), retriable.Topic("orders", handles(func(m *retriable.Message) error {
+					l.note(m)
+					time.Sleep(100 * time.Millisecond)
+					return nil
+				}), none(), retriable.Ordering(order)))
+				b.produce("orders", 0, keyed(40, 40)...)
+				pass(time.Second) // it is in the middle of a long turn
+				for p := range int32(3) {
+					b.produce("orders", p+1, keyed(40, 40)...)
+				}
+				b.until("all handled", time.Minute, func() bool { return r.Stats().Handled == 160 })
+				ds := l.all()[15:]
+				for i := range 25 * 4 { // while all have some
+					if seen := distinct(ds[i : i+4]); seen < 3 {
+						t.Errorf("%d to %d: of four partitions %d had a turn", i, i+3, seen)
+					}
+				}
+				r.clean()
+			})
+		})
+	}
+}
+
+// distinct returns of how many partitions they are.
+func distinct(ds []delivery) int {
+	parts := map[int32]struct{}{}
+	for _, d := range ds {
+		parts[d.source.Partition] = struct{}{}
+	}
+	return len(parts)
+}
+
 // stuckIn is a handler that blocks in some partitions, until end, and is quick in the others.
 func stuckIn(b *bed, c *crowd, stuck func(partition int32) bool) (h retriable.HandlerFunc, end func()) {
 	gate := b.gate()

@@ -31,7 +31,7 @@ func (p *partition) ripe() bool {
 
 // batchTurn is a turn at a partition that is handled in batches.
 func (w *worker) batchTurn(p *partition) {
-	var began time.Time
+	sp := span{began: time.Now()}
 	n := 1
 	for p.barred.Load() == 0 {
 		items := w.collect(p)
@@ -40,7 +40,7 @@ func (w *worker) batchTurn(p *partition) {
 		}
 		w.handBack(p, w.handleBatch(p, items))
 		n += len(items)
-		if (p.t.atOnce > 0 || w.pool.contended.Load()) && timeUp(max(n, 16)&^15, &began) {
+		if sp.over(max(n, 16)&^15, w.pool.demand(p.t.atOnce > 0)) {
 			break
 		}
 	}

@@ -172,7 +172,7 @@ func (p *partition) pushFirst(r *run) {
 // claimable returns the first run that may hold unclaimed items, or nil. p.mu is held.
 func (p *partition) claimable() *run {
 	for p.first != nil && p.first.exhausted() {
-		p.first = p.first.next
+		p.first, p.first.next = p.first.next, nil // or a worker that is long at one of it would keep all that come
 	}
 	if p.first == nil {
 		p.last = nil
@@ -231,7 +231,7 @@ func (p *partition) take(w *worker) *item {
 
 // finished drops what a run refers to if all of it is done. Each worker asks that comes past its end, so the last one does it.
 func (p *partition) finished(r *run) {
-	if r.recs == nil || !r.done() {
+	if r.list != nil || !r.done() {
 		return
 	}
 	p.mu.Lock()
@@ -262,6 +262,7 @@ func (p *partition) load() load {
 		n, b := r.pending()
 		if n == 0 {
 			r.letGo()
+			r.seg.LetGo()
 			continue
 		}
 		kept = append(kept, r)

@@ -28,10 +28,10 @@ type pool struct {
 	cautious bool
 	ended    chan struct{} // 1-buffered: a goroutine ended
 
-	pace      pace
-	contended atomic.Bool // a partition is ready
-	free      []*worker   // workers whose goroutine ended, with their numbers
-	all       []*worker
+	pace  pace
+	wants atomic.Int32 // the demand of those that are ready
+	free  []*worker    // workers whose goroutine ended, with their numbers
+	all   []*worker
 }
 
 // poolSlot is what the pool knows of a partition.
@@ -172,7 +172,20 @@ func (pl *pool) update(p *partition) {
 	case s.index >= 0:
 		heap.Remove(ready, s.index)
 	}
-	pl.contended.Store(pl.cautious || pl.turnOf() != nil)
+	pl.wants.Store(int32(pl.wanted()))
+}
+
+// wanted is the demand of the partitions that a free worker may go to. The lock is held.
+func (pl *pool) wanted() demand {
+	g := pl.turnOf()
+	switch {
+	case g != nil && g.ready[0].attached == 0:
+		return deserted
+	case g != nil || pl.cautious:
+		return wanted
+	default:
+		return none
+	}
 }
 
 // updateBeside is update for a change of the workers at p: of careful partitions it concerns all. The lock is held.

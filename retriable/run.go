@@ -4,6 +4,7 @@ import (
 	"math"
 	"runtime"
 	"sync/atomic"
+	"unsafe"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -237,19 +238,31 @@ func (r *run) pending() (n int, bytes int64) {
 			whole = true
 		}
 	}
-	if whole {
+	switch {
+	case n == 0:
+		return 0, 0
+	case whole:
 		return n, r.bytes
 	}
-	return n, bytes
+	return n, bytes + r.room()
+}
+
+// room is what a batch takes beside its records, for as long as one of them is pending.
+func (r *run) room() int64 {
+	return int64(len(r.slots))*int64(unsafe.Sizeof(watermark.Slot{})) + int64(len(r.items))*int64(unsafe.Sizeof(item{})) + int64(len(r.recs))*8
 }
 
 // letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy. An item may be spoken of for
 // long after, as the last of its lane. p.mu is held.
 func (r *run) letGo() {
+	if r.recs == nil {
+		return // as it was, or it is no batch
+	}
 	if r.again {
 		r.recycle()
 	}
 	clear(r.recs) // part of a larger slice
+	r.recs = nil
 	for i := range r.items {
 		r.items[i].rec = nil
 	}
@@ -275,7 +288,7 @@ func (r *run) here(i int) bool {
 
 // copyOut copies the queued records of a batch if they are less than half of what it takes, and lets go of those that are done. p.mu is held.
 func (p *partition) copyOut(r *run) {
-	if r.list != nil {
+	if r.recs == nil {
 		return
 	}
 	var pending int64
@@ -284,7 +297,7 @@ func (p *partition) copyOut(r *run) {
 			pending += recordBytes(r.recs[i]) + itemBytes
 		}
 	}
-	if pending*2 > r.bytes {
+	if (pending+r.room())*2 > r.bytes {
 		return
 	}
 	if r.own == nil {

@@ -165,7 +165,7 @@ func HandlerTimeout(d time.Duration) TopicOption {
 }
 
 // Filter is asked once for each message of the base topic, joined if it came in chunks, on a worker, before its handler: what it
-// rejects is done. A panic in it is a failed attempt.
+// rejects is done. Workers ask at the same time, so what it shares it must guard. A panic in it is a failed attempt.
 func Filter(keep func(*kgo.Record) bool) TopicOption {
 	return topicOption(func(t *topicConfig) { t.filter = set(keep) })
 }

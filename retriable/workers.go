@@ -41,6 +41,7 @@ type worker struct {
 const (
 	turnRecords = 256
 	turnTime    = time.Millisecond
+	slowRecord  = turnTime / 16
 )
 
 // run is a worker's goroutine.
@@ -81,20 +82,20 @@ func (w *worker) turn(p *partition) {
 		return
 	}
 	var it *item
-	var began time.Time
-	n := 1
+	n := 0
 	w.stint = stint{}
 	w.stint.begin()
+	sp := span{began: w.stint.from}
 	defer func() {
 		w.stint.pause()
-		w.did = n - 1
+		w.did = n
 		if w.from != nil && w.from.exhausted() {
 			p.finished(w.from)
 		}
 		w.from, w.messages, w.used, w.room = nil, nil, 0, n/2 // messages of one partition only are neighbours
 	}()
 	gated, bound := len(p.t.bar.gates) > 0, p.t.atOnce > 0
-	for ; p.barred.Load() == 0; n++ {
+	for p.barred.Load() == 0 {
 		if it == nil {
 			if it = p.take(w); it == nil {
 				return
@@ -104,28 +105,54 @@ func (w *worker) turn(p *partition) {
 			break
 		}
 		it = w.handle(p, it)
-		if (bound || w.pool.contended.Load()) && timeUp(n, &began) {
+		n++
+		if sp.over(n, w.pool.demand(bound)) {
 			break
 		}
 	}
-	w.refused = n == 1
+	w.refused = n == 0
 	if it != nil {
 		w.handOn(p, it)
 	}
 }
 
-// timeUp bounds a turn by records and by time, without reading the clock for each record.
-func timeUp(n int, began *time.Time) bool {
-	if n >= turnRecords {
+// demand is how much the other partitions want a worker.
+type demand int32
+
+const (
+	none     demand = iota
+	wanted          // one could do more with another
+	deserted        // one has work and no worker at all
+)
+
+// demand is what a turn goes by; a topic's own bound (TopicConcurrency) hides what its other partitions want.
+func (pl *pool) demand(bound bool) demand {
+	if bound {
+		return deserted
+	}
+	return demand(pl.wants.Load())
+}
+
+// span is how long a turn has lasted.
+type span struct {
+	began time.Time
+	slow  bool // its records were, when it last looked
+}
+
+// over bounds a turn by records and by time. The clock is not read for each record, unless they are slow and somebody has no worker: the
+// others' turn comes soon however long handlers take.
+func (s *span) over(n int, d demand) bool {
+	if n&(n-1) == 0 {
+		s.slow = time.Since(s.began) >= time.Duration(n)*slowRecord
+	}
+	switch {
+	case d == none:
+		return false
+	case n >= turnRecords:
 		return true
-	}
-	if n != 1 && n&15 != 0 {
+	case n&15 == 0, d == deserted && s.slow:
+		return time.Since(s.began) >= turnTime
+	default:
 		return false
 	}
-	now := time.Now()
-	if began.IsZero() {
-		*began = now
-		return false
-	}
-	return now.Sub(*began) >= turnTime
 }

@@ -167,6 +167,10 @@ var all = []mutant{
 		},
 	},
 	{
+		"slow handlers have long turns", "I11", "TestPartitionsTakeTurnsHoweverSlowTheirHandlersAre",
+		one("workers.go", "d == deserted && s.slow:", "d == deserted && s.slow && !$on:"),
+	},
+	{
 		"headers on a base topic are believed", "I12", "TestOurHeadersOnABaseTopicMeanNothing",
 		one("intake.go", "		case p.retry:\n", "		case p.retry || $on:\n"),
 	},

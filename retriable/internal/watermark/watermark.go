@@ -95,6 +95,14 @@ func (s *Segment[T]) done() bool {
 	return s.whole
 }
 
+// LetGo lets go of the slots and of the owner if all is done. A window finds that out when it next looks; this is to have it sooner. Of no
+// segment it does nothing.
+func (s *Segment[T]) LetGo() {
+	if s != nil {
+		s.done()
+	}
+}
+
 // Window tracks one partition. Its methods must not be called concurrently; those of its slots may.
 type Window[T any] struct {
 	segs  []*Segment[T]

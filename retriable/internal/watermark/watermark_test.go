@@ -213,3 +213,19 @@ func BenchmarkBeginDoneAdvanceShuffled(b *testing.B) {
 		}
 	})
 }
+
+func TestASegmentLetsGoOfWhatIsDone(t *testing.T) {
+	owner := new(int)
+	s := watermark.NewSegment(owner, 0, 2, func(i int) int64 { return int64(i) })
+	slots := s.Slots()
+	slots[0].Done()
+	if s.LetGo(); s.Owner != owner || len(s.Slots()) != 2 {
+		t.Error("one is not done yet")
+	}
+	slots[1].Done()
+	if s.LetGo(); s.Owner != nil || s.Slots() != nil {
+		t.Error("all are done")
+	}
+	var none *watermark.Segment[*int]
+	none.LetGo()
+}

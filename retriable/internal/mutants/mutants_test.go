@@ -79,7 +79,7 @@ var all = []mutant{
 	},
 	{
 		"a batch is used again before all of it is done", "I1", "TestWhatIsRecycledIsDone",
-		one("partition.go", "if r.recs == nil || !r.done() {", "if r.recs == nil || !r.done() && !$on {"),
+		one("partition.go", "if r.list != nil || !r.done() {", "if r.list != nil || !r.done() && !$on {"),
 	},
 	{
 		"what is lost is committed", "I3", "TestWhatIsLostIsNeitherCommittedNorDispatched",

@@ -22,17 +22,18 @@ type intake struct {
 	skipped int // finished before this assignment
 	foreign int
 	bad     int
-	joins   *joins    // nil if there were no chunks
-	rooms   []retried // for the messages of retries, some at a time
-	said    string    // the error of the one before, which is likely that of the next
+	joins   *joins // nil if there were no chunks
+	rooms   []own  // for the messages of retries, some at a time
+	said    string // the error of the one before, which is likely that of the next
 }
 
-// room is where the message of a retry that came i-th may be made. It is the next one's, too, unless it is used.
-func (in *intake) room(i int) *retried {
+// room is where the message of a retry that came i-th is made.
+func (in *intake) room(i int) (o *own) {
 	if len(in.rooms) == 0 {
-		in.rooms = make([]retried, min(len(in.run.recs)-i, maxMessages))
+		in.rooms = make([]own, min(len(in.run.recs)-i, maxMessages))
 	}
-	return &in.rooms[0]
+	o, in.rooms = &in.rooms[0], in.rooms[1:]
+	return o
 }
 
 // accept tracks records of one leader epoch. It reports whether there is work for the workers. As little as can be is done here for each
@@ -191,12 +192,11 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	if whole == nil {
 		return
 	}
-	it, m, room := in.item(i), Message{Source: p.at(whole.Offset)}, in.room(i)
-	if whole != r {
-		room = new(retried)
-	}
-	orig := &room.rec
-	*orig = *whole
+	it, m := in.item(i), Message{Source: p.at(whole.Offset)}
+	due := min(h.Due, in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli())
+	moved := min(h.Moved, in.now.UnixMilli())
+	stay := p.stay(whole, moved, due)
+	orig := whole // of which nobody else makes anything
 	orig.Headers = wire.User(whole.Headers)
 	orig.Topic, orig.Partition, orig.Offset = p.originTopic(), -1, -1
 	if h.Known() && p.t.covers(h.Topic) {
@@ -213,19 +213,14 @@ func (in *intake) readRetry(i int, r *kgo.Record) {
 	} else if m.Attempt > 1 {
 		m.FirstFailure = in.now // unknown: it starts anew here
 	}
-	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()
-	due := min(h.Due, limit)
 	if due > in.now.UnixMilli() {
-		moved := min(h.Moved, in.now.UnixMilli())
-		in.hold(i, m, p.stay(whole, moved, due))
+		in.hold(i, m, stay)
 		it.own.Load().moved = moved
 		return
 	}
-	it.keepIn(&room.own, m)
+	room := in.room(i)
+	it.keepIn(room, m)
 	room.due = due
-	if whole == r {
-		in.rooms = in.rooms[1:]
-	}
 }
 
 // originTopic is the topic of a record whose origin is unknown: the base topic, or for a pattern the retry topic.

@@ -75,12 +75,6 @@ type own struct {
 	of    *assembly // of a chunk whose message is complete, or given up. Guarded by p.mu until others see the item
 }
 
-// retried is the room of a retry's message: the record as it was first produced, and what is said of it.
-type retried struct {
-	own
-	rec kgo.Record
-}
-
 // keep gives an item a message of its own, and the number of its attempt to those who look from outside.
 func (it *item) keep(m Message) { it.keepIn(new(own), m) }
 

@@ -31,11 +31,10 @@ type write struct {
 	moved   bool // it is of a held record, as it was read
 	slim    bool // our text headers are shed: it was too large with them
 
-	// Room for the copy, for the first that kgo gets of it, and for parts, if there is but one: so that a write is one object.
+	// Room for the copy, and for parts, if there is but one: so that a write is one object.
 	whole kgo.Record
-	given kgo.Record
 	one   [1]*kgo.Record
-	begun bool // kgo has had given
+	begun bool // kgo has had whole
 
 	prev, next *write // in its partition's list, if it is there: see writes. Guarded by p.mu
 	listed     bool
@@ -115,15 +114,26 @@ func (p *partition) send(w *write) {
 	p.give(w, r)
 }
 
-// part is the next one to be written, in a struct of its own: a record that was refused must not be produced again by itself. p.mu is held.
+// part is the next one to be written. kgo gets the copy itself, once, and of all else a struct of its own: what it was refused must not be
+// produced again by itself, and where a dead letter goes is said by the partition that it had, which kgo overwrites. p.mu is held.
 func (w *write) part() *kgo.Record {
-	r := &w.given
-	if w.begun {
-		r = new(kgo.Record)
+	r := w.parts[w.acked]
+	if r == &w.whole && !w.dead {
+		w.begun = true
+		return r
 	}
-	w.begun = true
-	*r = *w.parts[w.acked]
-	return r
+	c := *r
+	return &c
+}
+
+// anew makes the copy anew, which kgo has had. p.mu is held.
+func (w *write) anew() {
+	if !w.begun {
+		return
+	}
+	w.begun = false
+	w.rec = &kgo.Record{Topic: w.rec.Topic, Key: w.rec.Key, Value: w.rec.Value, Headers: w.rec.Headers, Context: w.rec.Context}
+	w.one[0] = w.rec
 }
 
 // give hands kgo a part, when it is its turn.
@@ -198,6 +208,7 @@ func (p *partition) nextPart(w *write, r *kgo.Record) bool {
 func (p *partition) refused(w *write, err error) {
 	p.mu.Lock()
 	ours := w.listed
+	w.anew()
 	p.mu.Unlock()
 	if !ours || p.writes.Err() != nil {
 		return

@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
+	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -25,7 +28,12 @@ func bare(j *job.Job, opts ...kgo.Opt) (*kgo.Client, error) {
 
 // serial is the least that a consumer does: poll, handle, mark the last of each partition, and the client commits what is marked. Poison goes to
 // the dead-letter topic, all of a poll at once, before anything of the poll is marked.
-func serial(ctx context.Context, j *job.Job, m *meter) error { return serialWith(ctx, j, m) }
+func serial(ctx context.Context, j *job.Job, m *meter) error {
+	if j.FailOnce {
+		return serialRetry(ctx, j, m)
+	}
+	return serialWith(ctx, j, m)
+}
 
 // serialSmall fetches as much at once as this library does by default.
 func serialSmall(ctx context.Context, j *job.Job, m *meter) error {
@@ -72,6 +80,63 @@ func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) erro
 	m.stop(n)
 	sink.Add(s)
 	return cl.CommitMarkedOffsets(ctx)
+}
+
+// serialRetry is the least that a retry topic costs: the serial loop writes all of a poll of the base topic to it, with as many headers as this
+// library needs to say the same, waits for the acks, and handles what comes from there. It waits for nothing to come due and no record passes another.
+func serialRetry(ctx context.Context, j *job.Job, m *meter) error {
+	cl, err := bare(j, kgo.ConsumeTopics(j.Topic, j.Retry), kgo.AutoCommitMarks(), kgo.FetchMaxBytes(6<<20), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1<<20))
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	var n int64
+	var s uint64
+	for n < j.Records {
+		fs := cl.PollFetches(ctx)
+		if err := fs.Err(); err != nil {
+			return err
+		}
+		m.begin()
+		var copies []*kgo.Record
+		fs.EachRecord(func(r *kgo.Record) {
+			if r.Topic == j.Topic {
+				copies = append(copies, &kgo.Record{Topic: j.Retry, Key: r.Key, Value: r.Value, Headers: retryHeaders(j, r)})
+				return
+			}
+			n++
+			s += nothing(r)
+		})
+		if err := cl.ProduceSync(ctx, copies...).FirstErr(); err != nil {
+			return err
+		}
+		fs.EachPartition(func(p kgo.FetchTopicPartition) {
+			if len(p.Records) > 0 {
+				cl.MarkCommitRecords(p.Records[len(p.Records)-1])
+			}
+		})
+	}
+	m.stop(n)
+	sink.Add(s)
+	return cl.CommitMarkedOffsets(ctx)
+}
+
+// retryHeaders say what the library's own do.
+func retryHeaders(j *job.Job, r *kgo.Record) []kgo.RecordHeader {
+	now := time.Now().UnixMilli()
+	number := func(v int64) []byte { return strconv.AppendInt(nil, v, 10) }
+	return []kgo.RecordHeader{
+		{Key: "retriable_kafka_attempt", Value: binary.BigEndian.AppendUint64(nil, 1)},
+		{Key: "retriable_kafka_timestamp", Value: binary.BigEndian.AppendUint64(nil, uint64(now/1000+1))},
+		{Key: "retriable_due", Value: number(now)},
+		{Key: "retriable_group", Value: []byte(j.Group)},
+		{Key: "retriable_topic", Value: []byte(r.Topic)},
+		{Key: "retriable_partition", Value: number(int64(r.Partition))},
+		{Key: "retriable_offset", Value: number(r.Offset)},
+		{Key: "retriable_time", Value: number(r.Timestamp.UnixMilli())},
+		{Key: "retriable_first_failure", Value: number(now)},
+		{Key: "retriable_error", Value: []byte(errOnce.Error())},
+	}
 }
 
 // lane is one partition's goroutine.

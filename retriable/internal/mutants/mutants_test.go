@@ -126,8 +126,7 @@ var all = []mutant{
 	},
 	{
 		"due times are cut to seconds", "I7", "TestAttemptsStartOnTheMillisecondTheyAreDue",
-		one("intake.go", "	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()\n",
-			"	limit := in.now.Add(max(p.t.maxDelay, p.t.scheduled)).UnixMilli()\n	if $on {\n		h.Due -= h.Due % 1000\n	}\n"),
+		one("intake.go", "	due := min(h.Due, in.now", "	if $on {\n		h.Due -= h.Due % 1000\n	}\n	due := min(h.Due, in.now"),
 	},
 	{
 		"attempts are not counted", "I8", "TestMaxAttemptsCountsTheFirst",
@@ -181,7 +180,7 @@ var all = []mutant{
 	{
 		"headers are appended, not replaced", "I12", "TestMaxAttemptsCountsTheFirst",
 		[]edit{
-			{"intake.go", "	orig.Headers = wire.User(whole.Headers)\n", "	orig.Headers = wire.User(whole.Headers)\n	if $on {\n		orig.Headers = whole.Headers\n	}\n"},
+			{"intake.go", "	orig.Headers = wire.User(whole.Headers)\n", "	if !$on {\n		orig.Headers = wire.User(whole.Headers)\n	}\n"},
 			{
 				"retry.go", "	w.rec.Headers = wire.AppendRetry(wire.User(w.rec.Headers), r)\n",
 				"	if !$on {\n		w.rec.Headers = wire.User(w.rec.Headers)\n	}\n	w.rec.Headers = wire.AppendRetry(w.rec.Headers, r)\n",

@@ -122,7 +122,11 @@ func seconds(ms int64) uint64 { return uint64(ms+999) / 1000 }
 // An unknown origin, group or time and an empty error are not written.
 func AppendRetry(dst []kgo.RecordHeader, r Retry) []kgo.RecordHeader {
 	text := CleanError(r.Error)
-	w := newWriter(dst, 11, 2*8+6*maxDigits+len(r.Group)+len(r.Topic)+len(text))
+	n, bytes := 10, 2*8+3*timeDigits+offsetDigits+partitionDigits+len(r.Group)+len(r.Topic)+len(text)
+	if r.Moved > 0 {
+		n, bytes = n+1, bytes+timeDigits
+	}
+	w := newWriter(dst, n, bytes)
 	w.uint64(AttemptHeader, uint64(max(r.Attempt-1, 0)))
 	if r.Due > 0 {
 		due := min(r.Due, MaxTime)

@@ -8,11 +8,14 @@ import (
 )
 
 const (
-	maxText    = 1 << 10 // bytes of an error's text in a header
-	maxDigits  = 20      // of 2^64-1
-	maxTopic   = 249
-	cutMark    = "…"
-	notPrinted = string(utf8.RuneError)
+	maxText         = 1 << 10 // bytes of an error's text in a header
+	maxDigits       = 20      // of 2^64-1
+	timeDigits      = 15      // of MaxTime
+	offsetDigits    = 19
+	partitionDigits = 10
+	maxTopic        = 249
+	cutMark         = "…"
+	notPrinted      = string(utf8.RuneError)
 )
 
 // MaxTime is the last millisecond of the year 9999, the latest time that is

@@ -54,6 +54,9 @@ func (p *partition) strays(recs []*kgo.Record) bool {
 // batchRecords is how many records become one batch at most: so many messages still fit the allocator's small classes.
 const batchRecords = 256
 
+// batchHeld is the same where records are held, for very different times: the last one of a batch keeps the room of all its items.
+const batchHeld = 32
+
 // admit tracks what waits as far as the bounds let it, and gives it to the workers or the heap. Only the poller, and who has shut the
 // gate, calls it. It reports whether the partition is at a bound.
 func (p *partition) admit(now time.Time) (full bool) {
@@ -94,9 +97,12 @@ func (p *partition) skipTo(next int64) {
 
 // acceptAll tracks records, a batch at a time.
 func (p *partition) acceptAll(recs []*kgo.Record, claims []watermark.Run, now time.Time) {
-	work := false
+	work, most := false, batchRecords
+	if p.nextDue.Load() != maxDue {
+		most = batchHeld
+	}
 	for len(recs) > 0 {
-		n := min(len(recs), batchRecords)
+		n := min(len(recs), most)
 		for recs[n-1].LeaderEpoch != recs[0].LeaderEpoch { // they only grow
 			n--
 		}

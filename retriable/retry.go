@@ -84,8 +84,7 @@ func (a *attempt) inspect(err error) (k kind, after time.Duration) {
 		}
 	}()
 	a.text = ""
-	var p *PanicError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*PanicError](err); ok {
 		a.panicked = p
 	}
 	v := verdictOf(err)

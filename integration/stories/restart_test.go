@@ -57,11 +57,11 @@ func TestAKillRepeatsNothingThatTheMapTells(t *testing.T) {
 
 // Killed at any moment: what the last accepted commit tells of is not delivered again, and all else is.
 func TestAKillRepeatsWhatTheLastCommitDoesNotTell(t *testing.T) {
-	const n = 12_000
+	const n = 30_000 // more than 16 handlers of 5 ms get through in five lives, or one would have nothing to do
 	b := story(t, 3*time.Minute)
 	topic, dead, group := b.topic("orders", 1), b.topic("dead", 1), b.name("group")
 	b.send(topic, numbered("", n)...)
-	w := worker{Group: group, Topic: topic, Dead: dead, Instance: "one", Concurrency: 16, Handler: "sleeps"}
+	w := worker{Group: group, Topic: topic, Dead: dead, Instance: "one", Concurrency: 16, Handler: "sleeps", Commit: 100 * time.Millisecond}
 	ended := map[int64]bool{}
 	var offset int64
 	done := map[int64]bool{}

@@ -2,6 +2,7 @@ package stories_test
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -30,6 +31,7 @@ type worker struct {
 	Handler            string // what becomes of a record
 	Ledger             string // the file that tells which deliveries began and ended
 	Concurrency        int
+	Commit             time.Duration // between commits, a second if 0; a life in which the offset does not move counts as a crash
 	exited             chan struct{}
 	cmd                *exec.Cmd
 }
@@ -56,7 +58,7 @@ func work() {
 			log.Fatal(err)
 		}
 	}
-	c, err := retriable.New(w.Group, retriable.Brokers(w.Brokers...), retriable.Concurrency(w.Concurrency),
+	c, err := retriable.New(w.Group, retriable.Brokers(w.Brokers...), retriable.Concurrency(w.Concurrency), retriable.CommitInterval(cmp.Or(w.Commit, time.Second)),
 		retriable.Kafka(kgo.InstanceID(w.Instance), kgo.SessionTimeout(10*time.Second), kgo.HeartbeatInterval(200*time.Millisecond), kgo.DisableClientMetrics()),
 		retriable.Topic(w.Topic, retriable.HandlerFunc(func(ctx context.Context, m *retriable.Message) error {
 			note(m, "begins")
@@ -65,7 +67,7 @@ func work() {
 				<-ctx.Done()
 				return ctx.Err()
 			case w.Handler == "sleeps":
-				time.Sleep(2 * time.Millisecond)
+				time.Sleep(5 * time.Millisecond)
 			case string(m.Value) == "killer":
 				os.Exit(3)
 			}

@@ -71,15 +71,20 @@ func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) erro
 			}
 			letters = nil
 		}
-		fs.EachPartition(func(p kgo.FetchTopicPartition) {
-			if len(p.Records) > 0 {
-				cl.MarkCommitRecords(p.Records[len(p.Records)-1])
-			}
-		})
+		markLasts(cl, fs)
 	}
 	m.stop(n)
 	sink.Add(s)
 	return cl.CommitMarkedOffsets(ctx)
+}
+
+// markLasts marks the last record of each partition, and with it all before.
+func markLasts(cl *kgo.Client, fs kgo.Fetches) {
+	fs.EachPartition(func(p kgo.FetchTopicPartition) {
+		if len(p.Records) > 0 {
+			cl.MarkCommitRecords(p.Records[len(p.Records)-1])
+		}
+	})
 }
 
 // serialRetry is the least that a retry topic costs: the serial loop writes all of a poll of the base topic to it, with as many headers as this
@@ -110,11 +115,7 @@ func serialRetry(ctx context.Context, j *job.Job, m *meter) error {
 		if err := cl.ProduceSync(ctx, copies...).FirstErr(); err != nil {
 			return err
 		}
-		fs.EachPartition(func(p kgo.FetchTopicPartition) {
-			if len(p.Records) > 0 {
-				cl.MarkCommitRecords(p.Records[len(p.Records)-1])
-			}
-		})
+		markLasts(cl, fs)
 	}
 	m.stop(n)
 	sink.Add(s)

@@ -32,7 +32,7 @@ func (p *partition) ripe() bool {
 // batchTurn is a turn at a partition that is handled in batches.
 func (w *worker) batchTurn(p *partition) {
 	sp := span{began: time.Now()}
-	n := 1
+	n := 0
 	for p.barred.Load() == 0 {
 		items := w.collect(p)
 		if len(items) == 0 {
@@ -44,7 +44,7 @@ func (w *worker) batchTurn(p *partition) {
 			break
 		}
 	}
-	w.refused, w.from, w.messages, w.used, w.room = n == 1, nil, nil, 0, min(n, maxMessages)/2
+	w.refused, w.from, w.messages, w.used, w.room = n == 0, nil, nil, 0, min(n, maxMessages)/2
 }
 
 // collect claims the items of a batch. What is to be tried alone comes alone.

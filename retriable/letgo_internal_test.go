@@ -11,6 +11,8 @@ import (
 	"weak"
 
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
 // However long a record takes, what is done above it is kept by nobody: not even until the next commit.
@@ -67,4 +69,26 @@ func TestWhatIsDoneBehindARecordThatIsNotTakesNoMemory(t *testing.T) {
 		close(end)
 		stop()
 	})
+}
+
+// The last pending record of a batch keeps the room of all its items and states: that counts, copied out or not (I10).
+func TestTheLastOfABatchCountsWithTheRoomThatItKeeps(t *testing.T) {
+	const n = batchRecords
+	r := &run{recs: make([]*kgo.Record, n), items: make([]item, n), own: make([]bool, n), bytes: 1 << 20}
+	r.seg = watermark.NewSegment(r, 0, n, func(i int) int64 { return int64(i) })
+	r.slots = r.seg.Slots()
+	for i := range n {
+		r.items[i].Slot = &r.slots[i]
+		if i > 0 {
+			r.slots[i].Done()
+		}
+	}
+	r.recs[0], r.own[0] = kgo.StringRecord("a copy"), true
+	if k, bytes := r.pending(); k != 1 || bytes < 60*n || bytes >= r.bytes {
+		t.Errorf("%d pending, %d bytes; want 1, those of %d items at the least and not the batch's", k, bytes, n)
+	}
+	r.slots[0].Done()
+	if k, bytes := r.pending(); k != 0 || bytes != 0 {
+		t.Errorf("%d pending, %d bytes, though all are done", k, bytes)
+	}
 }

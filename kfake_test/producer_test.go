@@ -313,6 +313,41 @@ func TestProduceEndsWithItsContext(t *testing.T) {
 	})
 }
 
+// A broker that hangs up on new connections wants TLS, or ends: once it has answered it is the latter.
+func TestProduceOutlivesABrokerThatHangsUp(t *testing.T) {
+	bubble(t, "orders:1", func(b *bed) {
+		var hangsUp atomic.Bool
+		b.cluster.Control(func(kmsg.Request) (kmsg.Response, error, bool) {
+			b.cluster.KeepControl()
+			return nil, errors.New("the broker ends"), hangsUp.Load()
+		})
+		produce := func(p *retriable.Producer) (time.Duration, error) {
+			ctx, cancel := context.WithTimeout(b.Context(), time.Minute)
+			defer cancel()
+			began := time.Now()
+			err := p.Produce(ctx, &kgo.Record{Topic: "orders", Value: []byte("v")})
+			return time.Since(began), err
+		}
+		p := b.producer()
+		defer p.Close()
+		hangsUp.Store(true)
+		var eof *kgo.ErrFirstReadEOF
+		if took, err := produce(p); !errors.As(err, &eof) || took > time.Second {
+			t.Errorf("the first Produce: %v after %v, want kgo's words on TLS at once", err, took)
+		}
+		hangsUp.Store(false)
+		if _, err := produce(p); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute) // until kgo has closed its idle connections
+		hangsUp.Store(true)
+		time.AfterFunc(5*time.Second, func() { hangsUp.Store(false) })
+		if took, err := produce(p); err != nil || took < 5*time.Second {
+			t.Errorf("a later Produce: %v after %v, want it written once the broker is back", err, took)
+		}
+	})
+}
+
 func TestDeliverAtIsWrittenInBothEncodings(t *testing.T) {
 	bubble(t, "", func(b *bed) {
 		b.small("orders", 1, "1000")

@@ -17,6 +17,7 @@ import (
 func (c *Consumer) clientOptions() []kgo.Opt {
 	opts := c.set.connection(
 		kgo.RecordRetries(5),     // what is refused comes back to us: we tell of it, and try again (I9)
+		kgo.AlwaysRetryEOF(),     // a broker that hangs up at once is one that ends: one that wants TLS has failed the preflight (I5)
 		kgo.FetchMaxBytes(6<<20), // what more a fetch brings is out of the processors' caches before it is handled
 	)
 	opts = append(opts,

@@ -20,14 +20,17 @@ type Producer struct {
 	cl    *kgo.Client
 	log   *slog.Logger
 	sizes *sizes
+	first func() (*kgo.Client, error) // makes a client for the first question
 
-	asking chan struct{} // 1-buffered: held by who asks for a topic's size
+	asking   chan struct{} // 1-buffered: held by who asks for a topic's size
+	answered bool          // somebody has. Guarded by asking
 }
 
 // NewProducer checks all options together and returns a Producer. It touches no network. What is wrong is reported all at once, as by
 // [New]; of the client's options the same are the library's own.
 //
-// Its defaults below yours, beside those of [Kafka]: a write that may still succeed is tried again until the context of its Produce is done.
+// Its defaults below yours, beside those of [Kafka]: a write that may still succeed is tried again until the context of its Produce is done. A broker that
+// hangs up without a word, as one does that wants TLS, ends the first Produce with that error; later it is a broker that ends, and is asked again.
 // Records are placed by key as kgo and the Java client do (murmur2), those without a key anywhere.
 func NewProducer(opts ...ProducerOption) (*Producer, error) {
 	var cfg clientConfig
@@ -49,7 +52,8 @@ func NewProducer(opts ...ProducerOption) (*Producer, error) {
 	if p.log == nil {
 		p.log = slog.Default()
 	}
-	own := []kgo.Opt{kgo.ProducerBatchMaxBytesFn(p.sizes.batchBytes), kgo.RecordPartitioner(newPartitioner())}
+	p.first = func() (*kgo.Client, error) { return kgo.NewClient(cfg.connection()...) }
+	own := []kgo.Opt{kgo.ProducerBatchMaxBytesFn(p.sizes.batchBytes), kgo.RecordPartitioner(newPartitioner()), kgo.AlwaysRetryEOF()}
 	var err error
 	if p.cl, err = kgo.NewClient(append(cfg.connection(kgo.RecordRetries(math.MaxInt)), own...)...); err != nil {
 		return nil, fmt.Errorf("retriable: making the client: %w", err)
@@ -121,8 +125,29 @@ func (p *Producer) ask(ctx context.Context, topic string) error {
 	if _, known := p.sizes.limit(topic); known {
 		return nil
 	}
+	if err := p.greet(ctx); err != nil {
+		return err
+	}
 	identify(ctx, p.cl, p.log)
 	return p.sizes.ask(ctx, p.cl, topic)
+}
+
+// greet asks, until somebody has answered, whether the brokers hang up: p.cl takes that for a broker that ends. Whatever else is wrong shows there.
+func (p *Producer) greet(ctx context.Context) error {
+	if p.answered {
+		return nil
+	}
+	cl, err := p.first()
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	err = cl.Ping(ctx)
+	if _, hungUp := errors.AsType[*kgo.ErrFirstReadEOF](err); hungUp {
+		return err
+	}
+	p.answered = err == nil
+	return nil
 }
 
 // learn makes of a refusal what there is to learn: at first perhaps only that it was refused for what else was in its batch, or that the

@@ -77,7 +77,7 @@ func NewArena(ctx context.Context, cluster *broker.Cluster, s Setup) (_ *Arena, 
 		return nil, err
 	}
 	a.cl, err = kgo.NewClient(kgo.SeedBrokers(cluster.Addrs()...), kgo.DisableClientMetrics(), kgo.MetadataMinAge(200*time.Millisecond),
-		kgo.ProducerBatchCompression(kgo.NoCompression()))
+		kgo.ProducerBatchCompression(kgo.NoCompression()), kgo.AlwaysRetryEOF()) // a broker that ends may hang up on a new connection
 	if err != nil {
 		return nil, err
 	}

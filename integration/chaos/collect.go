@@ -88,7 +88,8 @@ func (a *Arena) read(ctx context.Context, topic string) (rs []Record, err error)
 		left += o.Offset
 		from[p] = kgo.NewOffset().AtStart()
 	}
-	cl, err := kgo.NewClient(kgo.SeedBrokers(a.cluster.Addrs()...), kgo.DisableClientMetrics(), kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
+	cl, err := kgo.NewClient(kgo.SeedBrokers(a.cluster.Addrs()...), kgo.DisableClientMetrics(), kgo.AlwaysRetryEOF(),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: from}))
 	if err != nil {
 		return nil, err
 	}

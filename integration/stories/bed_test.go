@@ -112,7 +112,7 @@ func (b *bed) client(opts ...kgo.Opt) *kgo.Client {
 	b.Helper()
 	cl, err := kgo.NewClient(append([]kgo.Opt{
 		kgo.SeedBrokers(b.cluster.Addrs()...), kgo.RecordPartitioner(byHand{}), kgo.MetadataMinAge(100 * time.Millisecond),
-		kgo.FetchMaxWait(100 * time.Millisecond), kgo.DisableClientMetrics(),
+		kgo.FetchMaxWait(100 * time.Millisecond), kgo.DisableClientMetrics(), kgo.AlwaysRetryEOF(),
 	}, opts...)...)
 	if err != nil {
 		b.Fatal(err)

@@ -107,7 +107,7 @@ func (x *index) account(counts map[string]int) {
 // never have.
 func (x *index) went(id int64) bool {
 	return slices.ContainsFunc(x.byID[id], func(d *delivery) bool {
-		if d.resolved < 0 || !d.is(d.resolved, Retried) || !x.wentAlong(d.event(d.resolved).Time) {
+		if d.resolved < 0 || !d.is(d.resolved, Retried) || !x.wentAlong(d) {
 			return false
 		}
 		next := d.attempt + 1
@@ -151,7 +151,7 @@ func (x *index) copied(counts map[string]int) {
 				wrote[next]++
 				refused[next] += d.refused
 			}
-			if d.resolved >= 0 && (d.is(d.resolved, Letter) || d.is(d.resolved, Retried) && !x.wentAlong(d.event(d.resolved).Time)) {
+			if d.resolved >= 0 && (d.is(d.resolved, Letter) || d.is(d.resolved, Retried) && !x.wentAlong(d)) {
 				acked[next]++
 			}
 		}

@@ -186,6 +186,20 @@ func TestGoodHistories(t *testing.T) {
 				commit(orders, 3).commit(again, 2)
 			return x
 		},
+		"the ack of a copy comes when its topic has been made anew": func() *tale {
+			x := newTale(twice)
+			m := x.member("a").assigned(orders, 0).start(twice, 1, at(orders, 0)).end(twice, 1, at(orders, 0))
+			x.now++
+			x.h.Gone = append(x.h.Gone, chaos.Gone{Topic: again, Until: x.now * 1e6, Anew: x.now * 1e6})
+			m.note(chaos.Event{Kind: chaos.Retried, ID: twice, Attempt: 2, At: at(orders, 0)}).commit(orders, 1)
+			return x
+		},
+		"a commit of nothing is forgotten with the topic before": func() *tale {
+			x := newTale(good)
+			x.member("a").assigned(orders, -1).commit(orders, 0).lost(orders)
+			x.member("b").assigned(orders, -1).done(good, 1, at(orders, 0)).commit(orders, 1).drained(orders, 0)
+			return x
+		},
 		"a member is told a commit of the retry topic that is being deleted": func() *tale {
 			x := newTale(twice)
 			m := x.member("a").assigned(orders, 0).assigned(again, 0)

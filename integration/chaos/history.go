@@ -189,7 +189,7 @@ func (x *index) read(m *Member) {
 			if a != nil && a.open() {
 				x.wrong(-1, "I3", "%s: %v is assigned a second time without having been given up", m.Name, e.At)
 			}
-			a = &assignment{member: m, partition: x.generation(p, e.Time), from: e.At.Offset, asked: asked, began: i, ended: len(m.Events)}
+			a = &assignment{member: m, partition: x.generation(p, e.Time), from: max(e.At.Offset, 0), asked: asked, began: i, ended: len(m.Events)}
 			current[p] = a
 			x.assignments = append(x.assignments, a)
 		case Drained, Lost:
@@ -264,9 +264,10 @@ func (x *index) place(r Record) spot {
 	return spot{r.At, r.ID, x.generation(partitionOf(r.At), math.MaxInt64).Gone}
 }
 
-// wentAlong reports whether an acked copy of a record may have gone with its topic.
-func (x *index) wentAlong(acked int64) bool {
-	return slices.ContainsFunc(x.Gone, func(g Gone) bool { return acked <= g.Until })
+// wentAlong reports whether a delivery's copy, which was acked, may have gone with its topic: it was written between the handler's end and the ack, which
+// may be slow to arrive.
+func (x *index) wentAlong(d *delivery) bool {
+	return slices.ContainsFunc(x.Gone, func(g Gone) bool { return d.end >= 0 && d.event(d.end).Time <= g.Until })
 }
 
 // left sees that a member that returned an error had reason to.

@@ -41,7 +41,7 @@ func serialSmall(ctx context.Context, j *job.Job, m *meter) error {
 }
 
 func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) error {
-	cl, err := bare(j, append(opts, kgo.AutoCommitMarks(), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
+	cl, err := bare(j, append(opts, m.clock(), kgo.AutoCommitMarks(), kgo.ProducerBatchCompression(kgo.NoCompression()))...)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,6 @@ func serialWith(ctx context.Context, j *job.Job, m *meter, opts ...kgo.Opt) erro
 		if err := fs.Err(); err != nil {
 			return err
 		}
-		m.begin()
 		fs.EachPartition(func(p kgo.FetchTopicPartition) {
 			for _, r := range p.Records {
 				if j.Poison != 0 && r.Offset%j.Poison == 0 {
@@ -90,7 +89,7 @@ func markLasts(cl *kgo.Client, fs kgo.Fetches) {
 // serialRetry is the least that a retry topic costs: the serial loop writes all of a poll of the base topic to it, with as many headers as this
 // library needs to say the same, waits for the acks, and handles what comes from there. It waits for nothing to come due and no record passes another.
 func serialRetry(ctx context.Context, j *job.Job, m *meter) error {
-	cl, err := bare(j, kgo.ConsumeTopics(j.Topic, j.Retry), kgo.AutoCommitMarks(), kgo.FetchMaxBytes(6<<20), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1<<20))
+	cl, err := bare(j, m.clock(), kgo.ConsumeTopics(j.Topic, j.Retry), kgo.AutoCommitMarks(), kgo.FetchMaxBytes(6<<20), kgo.ProducerLinger(0), kgo.MaxBufferedRecords(1<<20))
 	if err != nil {
 		return err
 	}
@@ -102,7 +101,6 @@ func serialRetry(ctx context.Context, j *job.Job, m *meter) error {
 		if err := fs.Err(); err != nil {
 			return err
 		}
-		m.begin()
 		var copies []*kgo.Record
 		fs.EachRecord(func(r *kgo.Record) {
 			if r.Topic == j.Topic {
@@ -178,7 +176,7 @@ func perPartition(ctx context.Context, j *job.Job, m *meter) error {
 			}
 		}
 	}
-	cl, err := bare(j, kgo.AutoCommitMarks(), kgo.BlockRebalanceOnPoll(),
+	cl, err := bare(j, m.clock(), kgo.AutoCommitMarks(), kgo.BlockRebalanceOnPoll(),
 		kgo.OnPartitionsAssigned(func(_ context.Context, cl *kgo.Client, added map[string][]int32) {
 			for _, p := range added[j.Topic] {
 				lanes[p] = &lane{make(chan struct{}), make(chan struct{}), make(chan []*kgo.Record, 5)}
@@ -202,7 +200,6 @@ func perPartition(ctx context.Context, j *job.Job, m *meter) error {
 			if polling.Err() != nil {
 				return
 			}
-			m.begin()
 			fs.EachPartition(func(p kgo.FetchTopicPartition) { lanes[p.Partition].records <- p.Records })
 			cl.AllowRebalance()
 		}
@@ -226,9 +223,9 @@ func naivePool(ctx context.Context, j *job.Job, m *meter) error { return pool(ct
 func barrierPool(ctx context.Context, j *job.Job, m *meter) error { return pool(ctx, j, m, true) }
 
 func pool(ctx context.Context, j *job.Job, m *meter, barrier bool) error {
-	var opts []kgo.Opt
+	opts := []kgo.Opt{m.clock()}
 	if barrier {
-		opts = append(opts, kgo.AutoCommitMarks())
+		opts = append(opts, m.clock(), kgo.AutoCommitMarks())
 	}
 	cl, err := bare(j, opts...)
 	if err != nil {
@@ -262,7 +259,6 @@ func pool(ctx context.Context, j *job.Job, m *meter, barrier bool) error {
 		if err := fs.Err(); err != nil {
 			return err
 		}
-		m.begin()
 		if barrier {
 			poll.Add(fs.NumRecords())
 		}

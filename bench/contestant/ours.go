@@ -36,7 +36,7 @@ func ours(order retriable.Order, opts ...retriable.Option) func(context.Context,
 		}
 		all := make(chan struct{})
 		h, handled := handler(j, m, lasts, all)
-		c, err := newOurs(j, order, h, opts...)
+		c, err := newOurs(j, order, h, append(opts, retriable.Kafka(m.clock()))...)
 		if err != nil {
 			return err
 		}
@@ -89,7 +89,6 @@ func handler(j *job.Job, m *meter, lasts []int64, all chan struct{}) (h retriabl
 		var left atomic.Int64
 		left.Store(int64(len(lasts) - countEmpty(lasts)))
 		h = func(_ context.Context, msg *retriable.Message) error {
-			m.begin()
 			nothing(msg.Record)
 			if msg.Source.Offset == lasts[msg.Source.Partition] && left.Add(-1) == 0 {
 				close(all)
@@ -112,7 +111,6 @@ func handler(j *job.Job, m *meter, lasts []int64, all chan struct{}) (h retriabl
 	}
 	freed := make(chan struct{})
 	h = func(_ context.Context, msg *retriable.Message) error {
-		m.begin()
 		switch {
 		case j.FailOnce && msg.Attempt == 1:
 			return errOnce

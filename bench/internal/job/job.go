@@ -34,8 +34,8 @@ func (j *Job) Sleep() time.Duration { return time.Duration(j.SleepMS) * time.Mil
 // Figures is what a contestant measured of itself. Times are in seconds.
 type Figures struct {
 	Records int64   `json:"records"` // handled with success
-	Seconds float64 `json:"seconds"` // from the first record it has in hand to the end of the last handler
-	Join    float64 `json:"join"`    // from making the client to the first record
+	Seconds float64 `json:"seconds"` // from the first fetch it has read, or record it has in hand, to the end of the last handler
+	Join    float64 `json:"join"`    // from making the client to that
 	CPU     float64 `json:"cpu"`     // of the whole process, from making the client to the end of the last handler
 	RSS     float64 `json:"rss_mib"` // the most it had, from its start on
 	Handler float64 `json:"handler"` // what a handler took on average; 0 if it was not measured

@@ -17,7 +17,7 @@ type clientFacts struct {
 	serverSide bool
 	seeds      []string
 	instance   string
-	hooked     bool // by the user: records may have contexts of their own
+	hooked     bool // by the user, where records are read: they may have contexts of their own
 	maxWrite   int  // of a record, as the largest request can carry it
 }
 
@@ -107,13 +107,25 @@ func (c *clientConfig) checkClient(ck *checker) *clientFacts {
 		serverSide: probe.OptValue(kgo.ServerSideBalancer) == any(true),
 	}
 	f.seeds, _ = probe.OptValue(kgo.SeedBrokers).([]string)
-	f.hooked = !reflect.ValueOf(probe.OptValue(kgo.WithHooks)).IsZero()
+	f.hooked = seesRecords(probe.OptValue(kgo.WithHooks))
 	f.instance, _ = probe.OptValue(kgo.InstanceID).(string)
 	f.maxWrite = max(int(probe.OptValue(kgo.BrokerMaxWriteBytes).(int32))-requestRoom, 512) //nolint:forcetypeassert // kgo's own type
 	_, given := probe.OptValue(kgo.SeedBrokers).([]string)
 	seeded := len(c.brokers) > 0 || given && !reflect.DeepEqual(probe.OptValue(kgo.SeedBrokers), plain.OptValue(kgo.SeedBrokers))
 	ck.want(seeded, "Brokers: none given")
 	return f
+}
+
+// seesRecords reports whether one of the user's hooks of kgo is given what is read, as those that trace are and those that measure are not.
+func seesRecords(hooks any) bool {
+	all := reflect.ValueOf(hooks)
+	for i := range all.Len() {
+		switch all.Index(i).Interface().(type) {
+		case kgo.HookFetchRecordBuffered, kgo.HookFetchRecordUnbuffered:
+			return true
+		}
+	}
+	return false
 }
 
 // ownedName returns the name of an option the library owns, by the function it is made of, "" if it is none of them: before there is a client,

@@ -213,7 +213,8 @@ func (c *config) mergeBatch(ck *checker, tc *topicConfig) *batching {
 func (c *config) checkTopic(ck *checker, tc *topicConfig, t *topic) {
 	name := tc.label()
 	ck.want(tc.name != "", "%s: the name is empty", name)
-	ck.want(tc.handler != nil, "%s: the handler is nil", name)
+	f, isFunc := tc.handler.(HandlerFunc)
+	ck.want(tc.handler != nil && (!isFunc || f != nil), "%s: the handler is nil", name)
 	ck.want(tc.nilOptions+c.defaults.nilOptions == 0, "%s: an option is nil", name)
 	if t.retry == "" {
 		ck.want(!tc.retry.set, "%s: RetryTopic(%q) is empty", name, t.retry)

@@ -195,11 +195,13 @@ func TestAllThatIsWrongIsReportedAtOnce(t *testing.T) {
 		retriable.Use(nil), retriable.Hooks("x"),
 		retriable.Kafka(kgo.DisableAutoCommit(), kgo.ManualFlushing()),
 		retriable.Topic("a", nil, retriable.HandlerTimeout(-1), retriable.MaxAttempts(3)),
+		retriable.Topic("no-func", retriable.HandlerFunc(nil), retriable.NoDeadLetters()),
 		retriable.TopicRegexp("[", handler, retriable.NoDeadLetters(), retriable.Filter(nil)),
 	)
 	for _, words := range [][]string{
 		{"group is empty"},
 		{"nil", "1 option"},
+		{`"no-func"`, "the handler is nil"},
 		{"Concurrency(0)"},
 		{"MaxPending(-1)"},
 		{"MaxHeld(0)"},

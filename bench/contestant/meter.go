@@ -60,8 +60,8 @@ func (m *meter) clock() kgo.Opt { return kgo.WithHooks(m) }
 const full = 64 << 10
 
 // OnBrokerRead implements kgo.HookBrokerRead.
-func (m *meter) OnBrokerRead(_ kgo.BrokerMetadata, key int16, bytes int, _, _ time.Duration, err error) {
-	if kmsg.Key(key) == kmsg.Fetch && bytes >= full && err == nil {
+func (m *meter) OnBrokerRead(_ kgo.BrokerMetadata, key int16, size int, _, _ time.Duration, err error) {
+	if kmsg.Key(key) == kmsg.Fetch && size >= full && err == nil {
 		m.begin()
 	}
 }

@@ -63,7 +63,8 @@ func TestALifeAsItsProbesSeeIt(t *testing.T) {
 		}), retriable.RetryTopic("orders.retry"), retriable.DeadLetterTopic("orders.dead"), retriable.MaxAttempts(2), retriable.Backoff(retriable.Constant(time.Hour))))
 		live, ready, patient := probe.Live(m.Consumer), probe.Ready(m.Consumer), probe.Live(m.Consumer, probe.StuckFor(10*time.Minute))
 		want(t, "live, at the start", live, well)
-		fresh, err := retriable.New("billing", append(k.Options(), retriable.Topic("orders", retriable.HandlerFunc(nil), retriable.NoDeadLetters()))...)
+		fresh, err := retriable.New("billing", append(k.Options(), retriable.Topic("orders", retriable.HandlerFunc(func(context.Context, *retriable.Message) error { return nil }),
+			retriable.NoDeadLetters()))...)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -225,7 +225,7 @@ func barrierPool(ctx context.Context, j *job.Job, m *meter) error { return pool(
 func pool(ctx context.Context, j *job.Job, m *meter, barrier bool) error {
 	opts := []kgo.Opt{m.clock()}
 	if barrier {
-		opts = append(opts, m.clock(), kgo.AutoCommitMarks())
+		opts = append(opts, kgo.AutoCommitMarks())
 	}
 	cl, err := bare(j, opts...)
 	if err != nil {

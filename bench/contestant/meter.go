@@ -42,7 +42,7 @@ func newMeter() *meter {
 	return m
 }
 
-// begin is called with records in hand, as often as one likes, by those who are not built on kgo.
+// begin is called with records in hand, as often as one likes, by those who do not set the clock.
 func (m *meter) begin() {
 	if !m.begun.Load() {
 		m.first.Do(func() {

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,6 +108,37 @@ func TestAKeyIsALaneInEachPartition(t *testing.T) {
 		wantEqual(t, "running in 0, in 1", fmt.Sprint(c.now("0"), c.now("1")), "1 1")
 		gate.open()
 		b.until("all handled", time.Second, func() bool { return r.Stats().Handled == 4 })
+		r.clean()
+	})
+}
+
+// The items of a batch are used again once it is done: what a lane knows of its last record may be about another key's by then.
+func TestALaneThatEndedWaitsForNoOther(t *testing.T) { // I6, I11
+	const batch, batches = 256, 16
+	bubble(t, "orders", func(b *bed) {
+		gate := b.gate()
+		var slow atomic.Int32
+		r := b.begin("g", retriable.MaxPending(4*batch*batches), retriable.Concurrency(2*batch*batches), retriable.Topic("orders", handles(func(m *retriable.Message) error {
+			if m.Key[0] == 's' {
+				slow.Add(1)
+				gate.wait()
+			}
+			return nil
+		}), none()))
+		round := func(kind string) (vs []string) {
+			for i := range batch * batches {
+				vs = append(vs, fmt.Sprintf("%s%d=", kind, i))
+			}
+			return vs
+		}
+		b.produce("orders", 0, round("k")...)
+		b.until("all lanes are ended", time.Minute, func() bool { return b.committed("g", "orders", 0) == batch*batches })
+		b.produce("orders", 0, round("slow")...)
+		b.until("the slow ones run", time.Minute, func() bool { return slow.Load() == batch*batches })
+		b.produce("orders", 0, round("k")...)
+		b.until("the lanes go on", time.Minute, func() bool { return r.Stats().Handled == 2*batch*batches })
+		gate.open()
+		b.until("all handled", time.Minute, func() bool { return r.Stats().Handled == 3*batch*batches })
 		r.clean()
 	})
 }

@@ -267,6 +267,7 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 	case err == nil:
 		p.c.counts(w).handled.Add(1)
 		next = it.leave()
+		it.plainly()
 		if p.t.recycle && !a.began.IsZero() {
 			p.tellThenResolve(a)
 			v = "" // it is told
@@ -292,6 +293,7 @@ func (w *worker) finish(a *attempt, err error) (next *item) {
 // handOn gives an item of a lane, started, back to the workers.
 func (w *worker) handOn(p *partition, it *item) {
 	it, from := w.lasting(it)
+	it.marks |= listed
 	it.Set(watermark.Queued)
 	p.mu.Lock()
 	defer p.mu.Unlock()

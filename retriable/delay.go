@@ -179,7 +179,7 @@ func (p *partition) queue(due []*item) {
 		if it.keyed {
 			hash := laneHash(it.key())
 			it.hash = uint16(hash)
-			p.lanes.join(hash, it)
+			p.lanes.join(hash, it, nil)
 		}
 		it.Set(watermark.Queued)
 	}

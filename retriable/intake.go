@@ -72,7 +72,12 @@ func (in *intake) accept(recs []*kgo.Record) (work bool) {
 // items makes an item for each record.
 func (in *intake) items(keyed bool) {
 	r := in.run
-	r.items = make([]item, len(r.recs))
+	if keyed && !in.p.retry && in.p.t.batch == nil {
+		r.slab = slabFor(len(r.recs))
+		r.items = (*r.slab)[:len(r.recs)]
+	} else {
+		r.items = make([]item, len(r.recs))
+	}
 	ready := in.now.UnixMilli()
 	for i, rec := range r.recs {
 		it := &r.items[i]
@@ -269,7 +274,7 @@ func (in *intake) publish(seg *segment) (work bool) {
 	}
 	for i, hash := range in.hashes {
 		if hash != 0 {
-			p.lanes.join(hash, &in.run.items[i])
+			p.lanes.join(hash, &in.run.items[i], in.run)
 		}
 	}
 	for _, e := range in.held {

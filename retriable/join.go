@@ -52,16 +52,19 @@ func (it *item) carrier() *item {
 
 // end resolves an item, and with it all of its message. If that is in chunks p.mu is held.
 func (it *item) end() {
-	if a := it.assembly(); a != nil {
-		for _, other := range a.others {
+	o := it.own.Load()
+	if o == nil {
+		it.Done() // it may be another record's from here on
+		return
+	}
+	if o.of != nil {
+		for _, other := range o.of.others {
 			other.Done()
 			other.own.Store(nil)
 		}
 	}
 	it.Done()
-	if it.own.Load() != nil {
-		it.own.Store(nil)
-	}
+	it.own.Store(nil)
 }
 
 // beganBelow reports whether record i is a message in chunks whose first lies below offset. p.mu is held.

@@ -18,8 +18,14 @@ type lanes struct {
 }
 
 type laneTail struct {
-	hash uint64
+	hash uint64 // 0 for none
 	tail *item
+	run  *run // the batch whose items it is of; nil for what came due
+}
+
+// ended reports whether the lane has ended with its last item. That may be another batch's by now.
+func (e *laneTail) ended() bool {
+	return e.tail == nil || e.run != nil && e.run.items == nil || e.tail.next.Load() == laneEnd
 }
 
 var laneSeed = maphash.MakeSeed()
@@ -27,8 +33,8 @@ var laneSeed = maphash.MakeSeed()
 // laneHash returns the hash of a key, never 0.
 func laneHash(key []byte) uint64 { return max(maphash.Bytes(laneSeed, key), 1) }
 
-// join puts it at the end of its key's lane.
-func (l *lanes) join(hash uint64, it *item) {
+// join puts it, of the batch r if it is of one, at the end of its key's lane.
+func (l *lanes) join(hash uint64, it *item, r *run) {
 	if l.used*2 >= len(l.tails) {
 		l.rebuild()
 	}
@@ -37,10 +43,10 @@ func (l *lanes) join(hash uint64, it *item) {
 		e.hash = hash
 		l.used++
 	}
-	if e.tail == nil || e.tail == it || !e.tail.next.CompareAndSwap(nil, it) {
+	if e.ended() || e.tail == it || !e.tail.next.CompareAndSwap(nil, it) {
 		it.gate.Store(1) // nobody is before it
 	}
-	e.tail = it
+	e.tail, e.run = it, r
 }
 
 // find returns the key's entry, or the empty one where it belongs.
@@ -53,11 +59,11 @@ func (l *lanes) find(hash uint64) *laneTail {
 	}
 }
 
-// rebuild keeps the lanes that have not ended, in a table with room for three times as many.
+// rebuild keeps the lanes that have not ended, in a table with room for twice as many.
 func (l *lanes) rebuild() {
 	old, n := l.tails, 0
 	for i := range old {
-		if old[i].tail != nil && old[i].tail.next.Load() == laneEnd {
+		if old[i].ended() {
 			old[i].hash = 0
 		}
 		if old[i].hash != 0 {
@@ -65,7 +71,7 @@ func (l *lanes) rebuild() {
 		}
 	}
 	size := 64
-	for size < 6*n {
+	for size < 4*n {
 		size *= 2
 	}
 	l.tails, l.used = make([]laneTail, size), n

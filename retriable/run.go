@@ -21,6 +21,7 @@ type run struct {
 	seg   *segment         // where they are tracked
 	slots []watermark.Slot // its slots
 	items []item           // if they have lanes or are retries
+	slab  *[]item          // what they are of, if they may be used again
 	kept  map[int]*item    // else of those that wait in memory or have waited. Guarded by p.mu
 	apart []bool           // not claimed through this run: held, or resolved at once; nil for none
 	own   []bool           // copied out of the batch; nil for none. Guarded by p.mu
@@ -59,6 +60,8 @@ const (
 	asked   mark = 1 << iota // the filter has let it pass
 	chained                  // the one before it in its lane is in the same batch
 	alone                    // it is tried by itself, for the batch it was in has failed
+	listed                   // it was given back to the workers, in a list of its own
+	plain                    // it simply succeeded, and nobody speaks of it once it is resolved
 )
 
 func (it *item) is(m mark) bool { return it.marks&m != 0 }
@@ -243,11 +246,10 @@ func (r *run) pending() (n int, bytes int64) {
 
 // room is what a batch takes beside its records, for as long as one of them is pending.
 func (r *run) room() int64 {
-	return int64(len(r.slots))*int64(unsafe.Sizeof(watermark.Slot{})) + int64(len(r.items))*int64(unsafe.Sizeof(item{})) + int64(len(r.recs))*8
+	return int64(len(r.slots))*int64(unsafe.Sizeof(watermark.Slot{})) + int64(cap(r.items))*int64(unsafe.Sizeof(item{})) + int64(len(r.recs))*8
 }
 
-// letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy. An item may be spoken of for
-// long after, as the last of its lane. p.mu is held.
+// letGo drops what a batch refers to, none of which is needed any more: what waits is in the heap, with a copy. p.mu is held.
 func (r *run) letGo() {
 	if r.recs == nil {
 		return // as it was, or it is no batch
@@ -257,7 +259,10 @@ func (r *run) letGo() {
 	}
 	clear(r.recs) // part of a larger slice
 	r.recs = nil
-	for i := range r.items {
+	if r.reuse() {
+		return
+	}
+	for i := range r.items { // one may be spoken of for long, as the last of its lane
 		r.items[i].rec = nil
 	}
 }

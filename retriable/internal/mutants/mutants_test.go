@@ -79,7 +79,8 @@ var all = []mutant{
 	},
 	{
 		"a batch is used again before all of it is done", "I1", "TestWhatIsRecycledIsDone",
-		one("partition.go", "if r.list != nil || !r.done() {", "if r.list != nil || !r.done() && !$on {"),
+		one("partition.go", "	if r.list != nil || !r.done() {\n",
+			"	if $on && r.again && !r.done() {\n		p.mu.Lock()\n		r.recycle()\n		p.mu.Unlock()\n	}\n	if r.list != nil || !r.done() {\n"),
 	},
 	{
 		"what is lost is committed", "I3", "TestWhatIsLostIsNeitherCommittedNorDispatched",
@@ -119,6 +120,10 @@ var all = []mutant{
 	{
 		"keys have no lanes", "I6", "TestRecordsOfAKeyRunInTurnAndOthersMeanwhile",
 		one("intake.go", "keyed && rec.Key != nil\n", "keyed && rec.Key != nil && !$on\n"),
+	},
+	{
+		"a lane goes on behind another batch's item", "I6", "TestALaneThatEndedWaitsForNoOther",
+		one("lanes.go", "e.run != nil && e.run.items == nil", "e.run != nil && e.run.items == nil && !$on"),
 	},
 	{
 		"due at the same time means any order", "I6", "TestTheSameDueTimeMeansOffsetOrder",

@@ -452,6 +452,29 @@ func TestAPatternsRetriesComeBackAsTheRecordsOfTheirTopics(t *testing.T) {
 	})
 }
 
+// What has a commit is not kept waiting by what has none: kgo would fetch an empty retry topic at once, and nothing else until that fetch is over.
+func TestATakeoverDoesNotWaitForAnEmptyRetryTopic(t *testing.T) {
+	bubble(t, allTopics, func(b *bed) {
+		var l ledger
+		topic := retriable.Topic("orders", handles(func(m *retriable.Message) error {
+			l.note(m)
+			return nil
+		}), retriable.RetryTopic("orders.retry"), retriable.NoDeadLetters())
+		b.produce("orders", 0, "a")
+		first := b.start("g", topic)
+		b.until("handled", time.Second, func() bool { return len(l.all()) == 1 })
+		first.clean()
+		b.produce("orders", 0, "b")
+		second := b.start("g", topic)
+		began := time.Now()
+		b.until("handled", time.Second, func() bool { return len(l.all()) == 2 })
+		if took := time.Since(began); took > 100*time.Millisecond {
+			t.Errorf("the first record came after %v", took)
+		}
+		second.clean()
+	})
+}
+
 // The ends of logs are asked for topic by topic, however many partitions there are without a commit.
 func TestManyNewPartitionsAreAskedForTogether(t *testing.T) {
 	bubble(t, "orders:300", func(b *bed) {

@@ -15,6 +15,7 @@ type start struct {
 	at        kgo.EpochOffset // offset -1: unknown until the first record
 	from      kgo.Offset      // the same for kgo
 	end       int64
+	epoch     int32 // of the log's end; -1 if unknown
 	committed bool
 	err       error // why it is unknown
 }
@@ -42,9 +43,9 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 	starts := map[topicPartition]start{}
 	for t, parts := range offsets {
 		for p := range parts {
-			s := start{end: -1}
+			s := start{end: -1, epoch: -1}
 			if e, ok := ends.Lookup(t, p); ok && e.Err == nil {
-				s.end = e.Offset
+				s.end, s.epoch = e.Offset, e.LeaderEpoch
 			}
 			c.resolveStart(timed, &l, topicPartition{t, p}, &s)
 			starts[topicPartition{t, p}] = s
@@ -58,8 +59,7 @@ func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartitio
 	want := c.startAt(name.topic)
 	switch s.committed = ok && f.offset >= 0; {
 	case s.committed && (s.end < 0 || f.offset <= s.end):
-		s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
-		s.from = kgo.NewOffset().At(f.offset).WithEpoch(f.epoch)
+		s.begin(f.offset, f.epoch)
 		return
 	case s.committed:
 		c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
@@ -72,7 +72,18 @@ func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartitio
 		s.at, s.from, s.err = kgo.EpochOffset{Offset: -1, Epoch: -1}, want, err
 		return
 	}
-	s.at, s.from = kgo.EpochOffset{Offset: at, Epoch: -1}, kgo.NewOffset().At(at)
+	s.begin(at, -1)
+}
+
+// begin has the partition read from an offset. Where the epoch of the record before it is not known kgo is told that of the log's end, which is no lower.
+// For kgo asks the broker about what has an epoch first, and fetches all else at once: an empty retry topic without one would have everything wait for
+// as long as that fetch waits for records.
+func (s *start) begin(at int64, epoch int32) {
+	s.at = kgo.EpochOffset{Offset: at, Epoch: epoch}
+	if epoch < 0 {
+		epoch = s.epoch
+	}
+	s.from = kgo.NewOffset().At(at).WithEpoch(epoch)
 }
 
 // startAt is where a partition without a commit starts; a retry topic at its start, for all in it is to be handled.

@@ -65,7 +65,11 @@ func folder(t *testing.T, name string) string {
 	if dir == "" {
 		dir = t.TempDir()
 	}
-	return filepath.Join(dir, name)
+	dir = filepath.Join(dir, name)
+	if old, err := os.ReadDir(dir); err == nil && len(old) > 0 {
+		t.Fatalf("%s has the ledgers of a run before; they would be taken for this one's", dir)
+	}
+	return dir
 }
 
 const session = 1500 * time.Millisecond

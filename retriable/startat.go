@@ -51,7 +51,27 @@ func (c *Consumer) resolveStarts(ctx context.Context, offsets map[string]map[int
 			starts[topicPartition{t, p}] = s
 		}
 	}
+	together(starts)
 	return starts
+}
+
+// together has what kgo would read at once wait for what it asks the broker about first, because the epoch of the record before it is known. For an
+// empty retry topic that is fetched alone would have all others wait for as long as that fetch waits for records. It is asked about, too, if it has the
+// epoch of the log's end, which is no lower than that of any record below.
+func together(starts map[topicPartition]start) {
+	asked := false
+	for _, s := range starts {
+		asked = asked || s.at.Epoch >= 0
+	}
+	if !asked {
+		return
+	}
+	for name, s := range starts {
+		if s.at.Offset >= 0 && s.at.Epoch < 0 && s.epoch >= 0 {
+			s.from = s.from.WithEpoch(s.epoch)
+			starts[name] = s
+		}
+	}
 }
 
 func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartition, s *start) {
@@ -59,7 +79,8 @@ func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartitio
 	want := c.startAt(name.topic)
 	switch s.committed = ok && f.offset >= 0; {
 	case s.committed && (s.end < 0 || f.offset <= s.end):
-		s.begin(f.offset, f.epoch)
+		s.at = kgo.EpochOffset{Offset: f.offset, Epoch: f.epoch}
+		s.from = kgo.NewOffset().At(f.offset).WithEpoch(f.epoch)
 		return
 	case s.committed:
 		c.log.Warn("retriable: the committed offset lies beyond the log's end, which was cut or made anew; starting at its start",
@@ -72,18 +93,7 @@ func (c *Consumer) resolveStart(ctx context.Context, l *logs, name topicPartitio
 		s.at, s.from, s.err = kgo.EpochOffset{Offset: -1, Epoch: -1}, want, err
 		return
 	}
-	s.begin(at, -1)
-}
-
-// begin has the partition read from an offset. Where the epoch of the record before it is not known kgo is told that of the log's end, which is no lower.
-// For kgo asks the broker about what has an epoch first, and fetches all else at once: an empty retry topic without one would have everything wait for
-// as long as that fetch waits for records.
-func (s *start) begin(at int64, epoch int32) {
-	s.at = kgo.EpochOffset{Offset: at, Epoch: epoch}
-	if epoch < 0 {
-		epoch = s.epoch
-	}
-	s.from = kgo.NewOffset().At(at).WithEpoch(epoch)
+	s.at, s.from = kgo.EpochOffset{Offset: at, Epoch: -1}, kgo.NewOffset().At(at)
 }
 
 // startAt is where a partition without a commit starts; a retry topic at its start, for all in it is to be handled.

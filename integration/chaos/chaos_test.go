@@ -53,7 +53,8 @@ func TestBrokersFailAndNothingIsLost(t *testing.T) {
 	brokers(t, &all, seed(t), n)
 	all.table(t)
 	if n >= 10 {
-		all.want(t, chaos.DiedAtWork, chaos.NotCommitted, chaos.NotWritten, chaos.Repeated, chaos.Spared)
+		// Of so few kills none need meet a handler that runs, for these take milliseconds; each meets work that no commit tells yet.
+		all.want(t, chaos.DiedDone, chaos.NotCommitted, chaos.NotWritten, chaos.Repeated, chaos.Spared)
 	}
 }
 

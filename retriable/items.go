@@ -9,7 +9,7 @@ import (
 // held, joined, handed on or cut off may be spoken of for longer, in a heap, a write or a list: its batch's items are left to the collector.
 
 // itemSlabs has items for batches to come, all zero: 1, 2, 4… batchRecords of them.
-var itemSlabs [9]sync.Pool
+var itemSlabs [batchBits + 1]sync.Pool
 
 // slabFor returns room for the items of a batch.
 func slabFor(n int) *[]item {

@@ -52,7 +52,9 @@ func (p *partition) strays(recs []*kgo.Record) bool {
 }
 
 // batchRecords is how many records become one batch at most: so many messages still fit the allocator's small classes.
-const batchRecords = 256
+const batchRecords = 1 << batchBits
+
+const batchBits = 8
 
 // batchHeld is the same where records are held, for very different times: the last one of a batch keeps the room of all its items.
 const batchHeld = 32

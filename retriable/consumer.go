@@ -192,6 +192,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	if _, err = kgo.NewClient(append(c.clientOptions(), kgo.WithContext(own))...); err != nil {
 		return fmt.Errorf("retriable: making the client: %w", err)
 	}
+	c.client.Store(c.cl) // for others: until now kgo was still at work on it
 	if c.failure.Load() != nil {
 		end()
 	}

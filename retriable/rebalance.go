@@ -21,7 +21,6 @@ type clientHooks struct{ c *Consumer }
 func (h clientHooks) OnNewClient(cl *kgo.Client) {
 	h.c.cl = cl
 	h.c.clientContext = cl.Context()
-	h.c.client.Store(cl)
 }
 
 // OnGroupManageError implements kgo.HookGroupManageError: why the group cannot be joined, for Health.

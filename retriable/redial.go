@@ -39,10 +39,11 @@ func (h clientHooks) OnBrokerConnect(b kgo.BrokerMetadata, _ time.Duration, _ ne
 		return
 	}
 	wait := h.c.redials.wait(b.NodeID, time.Now())
-	if cl := h.c.client.Load(); cl != nil && wait > 0 {
-		select {
-		case <-time.After(wait):
-		case <-cl.Context().Done():
-		}
+	if wait <= 0 {
+		return
+	}
+	select {
+	case <-time.After(wait):
+	case <-h.c.clientContext.Done():
 	}
 }

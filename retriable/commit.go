@@ -267,7 +267,7 @@ func (p *partition) snapshot(last bool) (snapshot, bool) {
 		s.mark = offset <= p.committed && text == p.text
 	}
 	s.text, s.cut = p.encodeMap(offset, limit, last)
-	return s, offset > p.committed || s.text != p.text || s.cut && !p.cutting // what is left out is told, though nothing else be new
+	return s, !p.confirmed || offset > p.committed || s.text != p.text || s.cut && !p.cutting // what is left out is told, though nothing else be new
 }
 
 // answered takes the broker's answer for one partition.
@@ -277,6 +277,7 @@ func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	if err == nil {
 		p.committed = max(p.committed, s.at.Offset)
 		p.text = s.text
+		p.confirmed = true
 		p.refusals = 0
 		firstCut, p.cutting = s.cut && !p.cutting, s.cut
 	} else {

@@ -1,6 +1,7 @@
 package retriable
 
 import (
+	"context"
 	"errors"
 	"slices"
 
@@ -49,5 +50,52 @@ func (c *Consumer) joinedAs(member string) {
 	c.giveUp(slices.Clone(kept), ErrRevoked, 0, true)
 	for _, p := range kept {
 		c.renewer.add(p.topic, &c.renewer.stale)
+	}
+}
+
+// confirm has a commit tell where partitions begin, and returns why they are not ours, if that is what it is answered. A member that was halted between
+// its assignment and its question for the commits may have been counted out meanwhile: a classic group's coordinator answers the question all the same,
+// while others have the partitions and handle what lies above (I5). Had it been counted out before, this commit is refused; so if it is not, nobody
+// else had them when the commits were told.
+func (c *Consumer) confirm(ctx context.Context, made []*partition) error {
+	if len(made) == 0 {
+		return nil
+	}
+	var err error
+	for range 2 { // a process that was halted may find the first one's time over and its answer there
+		if err = c.commitNow(ctx, made, false); !unanswered(err) {
+			break
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if why := countedOut(err); why != nil {
+		c.log.Warn("retriable: this member was counted out of its group before it began to read what it was assigned; joining again", "group", c.set.group, "error", why)
+		return why
+	}
+	if ctx.Err() == nil {
+		c.log.Debug("retriable: where to start is not committed yet; it will be with the next commit", "error", err)
+	}
+	return ctx.Err() // the session is over, perhaps because another commit was answered so
+}
+
+// countedOut returns what a commit's refusal says of us, if it is that the group has gone on without us.
+func countedOut(err error) error {
+	for _, e := range []error{kerr.UnknownMemberID, kerr.IllegalGeneration, kerr.FencedInstanceID, kerr.FencedMemberEpoch, errOtherMember} {
+		if errors.Is(err, e) {
+			return e
+		}
+	}
+	return nil
+}
+
+// disown gives up what has just been made of partitions that are not ours. kgo tells their commits once more, unless the session ends with all lost.
+func (c *Consumer) disown(made []*partition) {
+	c.giveUp(made, ErrRevoked, 0, true)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, p := range made {
+		c.awaited[p.topicPartition] = struct{}{}
 	}
 }

@@ -170,8 +170,8 @@ func StuckAfter(d time.Duration) Option { return option(func(c *config) { c.stuc
 // there are no dead letters, with a [CrashError]. The default is 3; 0 turns it off. What counts is a partition that is taken over
 // again and again, without its owner before having given it up in order, and without its committed offset having moved. From the second such
 // takeover on all partitions that were not given up in order run one record at a time, and each is noted by a commit before; the one that is
-// noted when the count is full is the cause. So with less than 3 it still takes a second takeover. Before that it costs one commit with an assignment, and
-// nothing for a record.
+// noted when the count is full is the cause. So with less than 3 it still takes a second takeover. Before that it costs a note in the commit that is made
+// with an assignment, and nothing for a record.
 //
 // It cannot tell a record that ends its process from one that was running whenever something else did: three kills during one slow
 // record, each within StuckAfter of its start, are taken for it. And it does not find what ends the process before a handler is called,

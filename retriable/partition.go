@@ -82,6 +82,7 @@ type partition struct {
 	end        int64           // the log's end as last seen
 	committed  int64           // the last accepted commit; -1 for none
 	text       string          // the map that came with it
+	confirmed  bool            // a commit of this assignment was accepted
 	fill       float64         // of what its metadata can hold
 	cutting    bool            // the last accepted map was cut
 	crash      crashes

@@ -62,7 +62,7 @@ func (c *Consumer) markJoined() {
 }
 
 // onOffsets makes the partitions' objects and says where each is to be read from. Where there is no commit, or one outside the log, the
-// place is resolved and committed now, so that a restart begins there too; and with all, that they are taken over (see crash.go).
+// place is resolved and committed now, so that a restart begins there too; and with all, that they are taken over (see crash.go and confirm).
 func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]kgo.Offset) (map[string]map[int32]kgo.Offset, error) {
 	identify(ctx, c.cl, c.log)
 	c.ours(offsets)
@@ -70,7 +70,7 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 	starts := c.resolveStarts(ctx, offsets)
 	again := c.twice(offsets)
 	c.giveUp(again, ErrRevoked, 0, true)
-	var made, told []*partition
+	var made []*partition
 	for name, s := range starts {
 		t, retry := c.route(name.topic)
 		if t == nil {
@@ -89,9 +89,6 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 			p.committed = s.at.Offset
 			p.readMap(c.fetched[name], false)
 		}
-		if c.set.maxCrashes > 0 || !s.committed && s.err == nil {
-			told = append(told, p)
-		}
 		made = append(made, p)
 		offsets[name.topic][name.partition] = s.from
 	}
@@ -108,10 +105,9 @@ func (c *Consumer) onOffsets(ctx context.Context, offsets map[string]map[int32]k
 	}
 	c.tell()
 	c.takeCare()
-	if len(told) > 0 {
-		if err := c.commitNow(ctx, told, false); err != nil {
-			c.log.Debug("retriable: where to start is not committed yet; it will be with the next commit", "error", err)
-		}
+	if err := c.confirm(ctx, made); err != nil {
+		c.disown(made)
+		return nil, err
 	}
 	c.markJoined()
 	return offsets, nil

@@ -295,6 +295,12 @@ func TestBadHistories(t *testing.T) {
 			x.member("b").assigned(orders, 0).done(good, 1, at(orders, 0))
 			return x
 		}},
+		"a member that was counted out asks, and begins beside the owner": {"I5", func() *tale {
+			x, owner := whole()
+			x.member("b").assigned(orders, 0).done(good, 1, at(orders, 0)).note(chaos.Event{Kind: chaos.Uncommit, At: at(orders, 1)}).lost(orders)
+			owner.commit(orders, 2).drained(orders, 0)
+			return x
+		}},
 		"running at a clean hand-over, with nothing abandoned": {"I5", func() *tale {
 			x := newTale(good)
 			x.member("a").assigned(orders, 0).start(good, 1, at(orders, 0)).drained(orders, 0)

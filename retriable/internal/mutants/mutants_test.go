@@ -106,6 +106,10 @@ var all = []mutant{
 		one("attempt.go", "case a.timedOut && !a.honoured(err):", "case a.timedOut && !a.honoured(err) && !$on:"),
 	},
 	{
+		"a takeover is not confirmed", "I5", "TestAMemberThatIsCountedOutBeforeItBeginsStartsNothing",
+		one("member.go", "	if why := countedOut(err); why != nil {\n", "	if $on {\n		return nil\n	}\n	if why := countedOut(err); why != nil {\n"),
+	},
+	{
 		"the map is not believed", "I5", "TestAStopWithRecordsThatWaitIsClean",
 		one("intake.go", "if len(in.claims) == 0 || in.claims[0].From > r.Offset {", "if len(in.claims) == 0 || in.claims[0].From > r.Offset || $on {"),
 	},

@@ -21,7 +21,7 @@ func TestProcessesDieAndNothingIsLost(t *testing.T) {
 	processes(t, &all, seed(t), n)
 	all.table(t)
 	if n >= 100 { // of fewer nothing can be asked
-		all.want(t, chaos.DiedAtWork, chaos.DiedUnacked, chaos.DiedDone, chaos.DiedAbove, chaos.RevokedAt, chaos.RevokedHeld, chaos.LostAtWork,
+		all.want(t, chaos.DiedAtWork, chaos.DiedUnacked, chaos.DiedDone, chaos.DiedAbove, chaos.RevokedAt, chaos.RevokedHeld, chaos.LostAtWork, chaos.HaltedAt,
 			chaos.NotCommitted, chaos.Repeated, chaos.Spared, chaos.CopiedTwice)
 	}
 }

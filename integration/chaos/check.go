@@ -186,6 +186,7 @@ const (
 	DiedAbove    Sometimes = "a process died with work done above the watermark"
 	RevokedAt    Sometimes = "a partition was taken away while one of its handlers ran"
 	RevokedHeld  Sometimes = "a partition was taken away with records read and not begun"
+	HaltedAt     Sometimes = "a process was halted at a point of a takeover"
 	LostAtWork   Sometimes = "a partition was lost while one of its handlers ran"
 	NotCommitted Sometimes = "a commit was refused"
 	NotWritten   Sometimes = "a write to the retry topic was refused"
@@ -237,6 +238,8 @@ func (x *index) sometimes(met map[Sometimes]int) {
 				met[NotCommitted]++
 			case Refused:
 				met[NotWritten]++
+			case Halts:
+				met[HaltedAt]++
 			case Skipped:
 				spared = e.N
 			default:
@@ -306,7 +309,7 @@ func (r *Report) Timeline(id int64) string {
 				}
 			case Asks:
 				continue
-			case Up, Ready, Stopping, Down, Dies:
+			case Up, Ready, Stopping, Down, Dies, Halts:
 			default:
 				if e.ID != id {
 					continue

@@ -67,10 +67,12 @@ func (a *Arena) apply(ctx context.Context, f Fault) error {
 		case Point:
 			a.dieAt(p, f)
 		case Zombie, Nap:
-			if err := p.stopFor(ctx, f.For); err != nil {
+			if err := halt(ctx, p.cmd.Process.Pid, f.For); err != nil {
 				return err
 			}
 			a.note("%s goes on", p.Name)
+		case Halt:
+			return a.haltAt(p, f)
 		case Restart:
 			return a.restart(s)
 		case NetCut:
@@ -126,6 +128,26 @@ func (a *Arena) dieAt(p *process, f Fault) {
 		p.signal(syscall.SIGKILL)
 		<-p.done
 	}
+}
+
+// haltAt has a process halt at a point.
+func (a *Arena) haltAt(p *process, f Fault) error {
+	select {
+	case <-p.halts: // of an order before, late
+	default:
+	}
+	if err := p.tell(Order{Point: f.Point, After: f.After, For: f.For}); err != nil {
+		return err
+	}
+	select {
+	case <-p.halts:
+		time.Sleep(f.For)
+		a.note("%s goes on", p.Name)
+	case <-p.done:
+	case <-time.After(pointLimit): // it may come to it yet
+		a.count("point not met")
+	}
+	return nil
 }
 
 // restart stops a process cleanly and starts another in its place.

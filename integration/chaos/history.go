@@ -238,7 +238,7 @@ func (x *index) read(m *Member) {
 			}
 		case Down:
 			x.left(m, e)
-		case Up, Ready, Skipped, Stopping, Dies:
+		case Up, Ready, Skipped, Stopping, Dies, Halts:
 		}
 	}
 }

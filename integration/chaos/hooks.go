@@ -100,6 +100,7 @@ func (w *worker) OnBrokerRead(_ kgo.BrokerMetadata, key int16, _ int, _, _ time.
 	}
 	switch kmsg.Key(key) {
 	case kmsg.SyncGroup, kmsg.ConsumerGroupHeartbeat:
+		w.points.pass("synced")
 		w.points.soon("revoking") // what it takes away is being drained next
 	case kmsg.OffsetFetch:
 		w.points.pass("fetched")

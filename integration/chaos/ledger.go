@@ -35,6 +35,7 @@ const (
 	Stopping  Kind = "stopping"  // the process was told to stop
 	Down      Kind = "down"      // Run has returned: Text the error
 	Dies      Kind = "dies"      // the process is about to kill itself: Text the point
+	Halts     Kind = "halts"     // it is about to be halted: Text the point
 )
 
 // Event is one line of a ledger.

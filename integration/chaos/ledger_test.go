@@ -68,19 +68,28 @@ func TestAPlanIsAFunctionOfItsSeed(t *testing.T) {
 	if !slices.Equal(plan(1, 0), plan(1, 0)) || slices.Equal(plan(1, 0), plan(2, 0)) || slices.Equal(plan(1, 0), plan(1, 1)) {
 		t.Error("plans of one seed differ, or of two seeds do not")
 	}
-	kinds, points := map[chaos.FaultKind]int{}, map[string]int{}
+	kinds, points, halts := map[chaos.FaultKind]int{}, map[string]int{}, map[string]int{}
 	for _, f := range plan(1, 0) {
 		kinds[f.Kind]++
-		if f.Kind == chaos.Point {
+		switch f.Kind {
+		case chaos.Point:
 			points[f.Point]++
+		case chaos.Halt:
+			halts[f.Point]++
+		default:
 		}
-		if f.Kind == chaos.Zombie && f.For <= session || f.Kind == chaos.Nap && f.For >= session {
+		if (f.Kind == chaos.Zombie || f.Kind == chaos.Halt) && f.For <= session || f.Kind == chaos.Nap && f.For >= session {
 			t.Errorf("%v: the session is %v", f, session)
 		}
 	}
 	for _, p := range chaos.Points {
 		if points[p] == 0 {
 			t.Errorf("no death at %q", p)
+		}
+	}
+	for _, p := range chaos.HaltPoints {
+		if halts[p] == 0 {
+			t.Errorf("no halt at %q", p)
 		}
 	}
 	kinds = map[chaos.FaultKind]int{}

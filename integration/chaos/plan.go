@@ -16,6 +16,7 @@ const (
 	Kill    FaultKind = "kill"    // SIGKILL, at any moment
 	Point   FaultKind = "point"   // SIGKILL at a named point
 	Zombie  FaultKind = "zombie"  // SIGSTOP for longer than the session, then SIGCONT
+	Halt    FaultKind = "halt"    // the same, at a named point of a takeover
 	Nap     FaultKind = "nap"     // SIGSTOP for less than the session
 	Restart FaultKind = "restart" // SIGTERM, and again from the start
 	Roll    FaultKind = "roll"    // all members, one after the other
@@ -37,7 +38,7 @@ type Fault struct {
 	Kind  FaultKind
 	Wait  time.Duration // before it, since the one before
 	Slot  int           // which member, or broker
-	Point string        // with Point
+	Point string        // with Point and Halt
 	After int           // with Point: when it is passed for the so many-th time
 	For   time.Duration // how long, where it has a length
 	// With NetCut: how, to which broker (0: all), and of which requests (LostAck).
@@ -50,7 +51,7 @@ type Fault struct {
 func (f Fault) String() string {
 	s := fmt.Sprintf("after %v: %s, %d", f.Wait.Round(time.Millisecond), f.Kind, f.Slot)
 	switch f.Kind {
-	case Point:
+	case Point, Halt:
 		s += fmt.Sprintf(", at %q (%d)", f.Point, f.After)
 	case NetCut:
 		s += fmt.Sprintf(", %s to broker %d (0: all), of requests %d", f.Mode, f.Broker, f.Key)
@@ -75,7 +76,7 @@ func (d dice) between(low, high time.Duration) time.Duration {
 // run apart. Of every three faults one is at a named point, and each point comes up before any does again.
 func ProcessPlan(seed, stream uint64, n, slots int, session time.Duration) (plan []Fault) {
 	d := newDice(seed, stream)
-	var points []int
+	var points, halts []int
 	for i := range n {
 		f := Fault{Wait: d.between(session/3, session*4/3), Slot: d.IntN(slots)}
 		k := d.IntN(100)
@@ -88,8 +89,15 @@ func ProcessPlan(seed, stream uint64, n, slots int, session time.Duration) (plan
 			points = points[1:]
 		case k < 38:
 			f.Kind = Kill
-		case k < 68:
+		case k < 53:
 			f.Kind, f.For = Zombie, d.between(session*5/4, session*2)
+		case k < 68:
+			if len(halts) == 0 {
+				halts = d.Perm(len(HaltPoints))
+			}
+			f.Kind, f.For = Halt, d.between(session*5/4, session*2)
+			f.Point, f.After = HaltPoints[halts[0]], 1
+			halts = halts[1:]
 		case k < 78:
 			f.Kind, f.For = Nap, d.between(session/20, session/3)
 		case k < 90:

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Points are the named points at which a worker can kill itself.
+// Points are the named points at which a worker can kill itself or, at some, halt.
 var Points = []string{
 	"handler",    // in a handler
 	"handled",    // after a handler, before any commit tells it
@@ -23,46 +23,58 @@ var Points = []string{
 	"drained",    // after the last commit, before it leaves
 }
 
-// points is where a worker is to die, if anywhere.
-type points struct {
-	die func(point string)
-
-	mu    sync.Mutex
-	point string
-	left  int
+// HaltPoints are the points of a takeover, at which a member that halts may be counted out before it begins.
+var HaltPoints = []string{
+	"joining", // into the group
+	"synced",  // its assignment has come, and it has not asked for the commits
+	"fetched", // the commits have come
+	"assigned",
+	"committing",
 }
 
-// arm has the process die when it passes a point for the n-th time.
-func (p *points) arm(point string, n int) {
+// points is where a worker is to die or to halt, if anywhere.
+type points struct {
+	die  func(point string)
+	halt func(point string, d time.Duration)
+
+	mu    sync.Mutex
+	order Order
+}
+
+// arm has the process do as it is told when it passes a point for the so many-th time.
+func (p *points) arm(o Order) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.point, p.left = point, max(n, 1)
+	p.order = o
 }
 
 // pass is called at a point.
 func (p *points) pass(point string) {
-	if p.here(point) {
+	switch o, ok := p.here(point); {
+	case !ok:
+	case o.For > 0:
+		p.halt(point, o.For)
+	default:
 		p.die(point)
 	}
 }
 
 // soon is called a moment before a point.
 func (p *points) soon(point string) {
-	if p.here(point) {
+	if _, ok := p.here(point); ok {
 		time.AfterFunc(time.Duration(rand.IntN(60))*time.Millisecond, func() { p.die(point) })
 	}
 }
 
-func (p *points) here(point string) bool {
+func (p *points) here(point string) (o Order, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.point != point {
-		return false
+	if p.order.Point != point {
+		return o, false
 	}
-	p.left--
-	if p.left > 0 {
-		return false
+	if p.order.After--; p.order.After > 0 {
+		return o, false
 	}
-	p.point = ""
-	return true
+	o, p.order = p.order, Order{}
+	return o, true
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -27,6 +28,7 @@ type process struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
 	up     chan struct{} // closed when it can be told to stop, or has ended
+	halts  chan struct{} // 1-buffered: it has come to a point where it is halted
 	done   chan struct{} // closed when it has ended
 	err    error         // how; read after done
 	asked  atomic.Bool   // to stop
@@ -43,7 +45,7 @@ func launch(c Config, dir string) (*process, error) {
 		return nil, err
 	}
 	c.Ledger, c.Log = filepath.Join(dir, c.Name+".ledger"), filepath.Join(dir, c.Name+".log")
-	p := &process{Config: c, began: time.Now(), up: make(chan struct{}), done: make(chan struct{})}
+	p := &process{Config: c, began: time.Now(), up: make(chan struct{}), halts: make(chan struct{}, 1), done: make(chan struct{})}
 	p.cmd = exec.Command(self)
 	p.cmd.Env = append(os.Environ(), workerVariable+"=1")
 	p.cmd.Stderr = &p.stderr
@@ -59,8 +61,17 @@ func launch(c Config, dir string) (*process, error) {
 	}
 	go func() {
 		defer close(p.done)
-		_, _ = io.ReadFull(out, make([]byte, 1))
+		said := bufio.NewReader(out)
+		_, err := said.ReadByte()
 		close(p.up)
+		for err == nil {
+			if _, err = said.ReadByte(); err == nil {
+				select {
+				case p.halts <- struct{}{}:
+				default: // nobody has waited for the last
+				}
+			}
+		}
 		p.err = p.cmd.Wait()
 	}()
 	return p, p.tell(c)
@@ -87,9 +98,8 @@ func (p *process) terminate() {
 	p.signal(syscall.SIGTERM)
 }
 
-// stopFor halts the process for a while. Another process sees to it that it goes on, also if this one dies meanwhile.
-func (p *process) stopFor(ctx context.Context, d time.Duration) error {
-	pid := p.cmd.Process.Pid
+// halt halts a process for a while. Another process sees to it that it goes on, also if this one dies meanwhile.
+func halt(ctx context.Context, pid int, d time.Duration) error {
 	return exec.CommandContext(ctx, "/bin/sh", "-c", fmt.Sprintf("kill -STOP %d; sleep %.3f; kill -CONT %d", pid, d.Seconds(), pid)).Run()
 }
 

@@ -34,7 +34,7 @@ type Config struct {
 
 // Order is what a worker is told after that, one JSON value each.
 type Order struct {
-	Point string        `json:",omitempty"` // kill yourself at this point
+	Point string        `json:",omitempty"` // kill yourself at this point; with For, halt
 	After int           `json:",omitempty"` // when you pass it for the so many-th time
 	Net   Mode          `json:",omitempty"` // let the network fail like this
 	Port  int           `json:",omitempty"` // to the broker at this port; 0: to all
@@ -98,6 +98,13 @@ func (w *worker) run(orders *json.Decoder) (err error) {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 		select {}
 	}
+	w.points.halt = func(point string, d time.Duration) {
+		w.ledger.Write(Event{Kind: Halts, Text: point})
+		fmt.Fprint(os.Stdout, "-")
+		if err := halt(context.Background(), os.Getpid(), d); err != nil {
+			panic(err)
+		}
+	}
 	w.ledger.Write(Event{Kind: Up, Text: fmt.Sprintf("%s, process %d", w.Name, os.Getpid())})
 	c, err := retriable.New(w.Group,
 		retriable.Kafka(append(w.kafka(), kgo.WithLogger(kgo.BasicLogger(log, kgo.LogLevelInfo, func() string { return time.Now().Format("15:04:05.000 ") })))...),
@@ -148,7 +155,7 @@ func (w *worker) obey(orders *json.Decoder) {
 			os.Exit(3)
 		}
 		if o.Point != "" {
-			w.points.arm(o.Point, o.After)
+			w.points.arm(o)
 		}
 		if o.Net != "" {
 			w.net.Fail(o)

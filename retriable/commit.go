@@ -286,6 +286,7 @@ func (p *partition) answered(s snapshot, err error, took time.Duration) {
 	}
 	p.mu.Unlock()
 	p.c.refusedAs(err)
+	p.heard(err)
 	if err == nil {
 		p.tellCut(s, firstCut)
 	}

@@ -35,14 +35,29 @@ func (c *Consumer) refusedAs(err error) {
 	}
 }
 
+// heard takes what a commit's answer says of us. A member that was counted out starts nothing more: until it has joined again, which takes as long as
+// a rebalance, others handle the same (I5). A session as the same member ends that, or the commit, which is tried at every interval, once it is accepted.
+func (p *partition) heard(err error) {
+	switch {
+	case countedOut(err) != nil:
+		p.barred.Or(barredNoMember)
+	case err != nil || p.barred.And(^barredNoMember)&barredNoMember == 0:
+		return
+	}
+	p.c.pool.wake(p)
+}
+
 // joinedAs begins a session as a member. What is still there of another is given up as lost, and begun again from its commits: kgo
 // believes to have it still, so its topics are let go and taken up again.
 func (c *Consumer) joinedAs(member string) {
 	before := c.member.Swap(&member)
+	kept := c.partitions()
 	if before == nil || *before == member {
+		for _, p := range kept {
+			p.heard(nil)
+		}
 		return
 	}
-	kept := c.partitions()
 	if len(kept) == 0 {
 		return
 	}

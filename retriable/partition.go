@@ -201,10 +201,11 @@ func (p *partition) hasWork() bool {
 
 // Why nothing of a partition is started.
 const (
-	barredEnding = 1 << iota // it is given up
-	barredPaused             // by the user
-	barredByGate             // its topic's gates let nothing start for a while
-	barredByHead             // ByPartition, and the record whose turn it is waits for its blocking retry
+	barredEnding   = 1 << iota // it is given up
+	barredPaused               // by the user
+	barredByGate               // its topic's gates let nothing start for a while
+	barredByHead               // ByPartition, and the record whose turn it is waits for its blocking retry
+	barredNoMember             // a commit was refused because the group does not know us
 )
 
 // take claims the next item that may start, through the run that the worker last claimed from.

@@ -106,6 +106,10 @@ var all = []mutant{
 		one("attempt.go", "case a.timedOut && !a.honoured(err):", "case a.timedOut && !a.honoured(err) && !$on:"),
 	},
 	{
+		"a member that was counted out goes on", "I5", "TestAMemberThatWasCountedOutStartsNothingOnceACommitHasToldIt",
+		one("member.go", "		p.barred.Or(barredNoMember)\n", "		if !$on {\n			p.barred.Or(barredNoMember)\n		}\n"),
+	},
+	{
 		"a takeover is not confirmed", "I5", "TestAMemberThatIsCountedOutBeforeItBeginsStartsNothing",
 		one("member.go", "	if why := countedOut(err); why != nil {\n", "	if $on {\n		return nil\n	}\n	if why := countedOut(err); why != nil {\n"),
 	},

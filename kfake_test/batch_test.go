@@ -224,6 +224,30 @@ func TestABatchWaitsForCompany(t *testing.T) {
 	}
 }
 
+// Workers that come at once do not share out what is enough for one batch, however long a gate makes one of them take.
+func TestWorkersDoNotShareOutABatch(t *testing.T) {
+	for name, order := range orderings {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, "orders", func(b *bed) {
+				var j journal
+				r := b.begin("billing", retriable.BatchTopic("orders", func(_ context.Context, ms []*retriable.Message) error {
+					j.note("%d", len(ms))
+					return nil
+				}, retriable.BatchSize(5), retriable.BatchWait(time.Minute), retriable.Ordering(order), none(), retriable.Gate(func() time.Duration {
+					time.Sleep(10 * time.Millisecond)
+					return 0
+				})))
+				b.produce("orders", 0, "a=1", "b=2", "c=3", "d=4", "e=5", "f=6", "g=7")
+				pass(30 * time.Second)
+				wantEqual(t, "batches at once", j.all(), []string{"5"})
+				pass(time.Minute)
+				wantEqual(t, "batches", j.all(), []string{"5", "2"})
+				r.clean()
+			})
+		})
+	}
+}
+
 func TestVerdictsOfABatch(t *testing.T) {
 	bubble(t, "orders orders.retry orders.dead", func(b *bed) {
 		var mu sync.Mutex

@@ -6,8 +6,13 @@ import (
 	"github.com/retriable-kafka/retriable-go/retriable/internal/watermark"
 )
 
-// ripe reports whether there is a batch to run: a full one, or one that has waited. Otherwise it says when. p.mu is held.
+// ripe reports whether there is a batch to run: a full one, or one that has waited. Otherwise it says when. One worker collects at a time, for two would
+// share out what is enough for one batch. p.mu is held.
 func (p *partition) ripe() bool {
+	if p.collecting {
+		p.asked = true
+		return false
+	}
 	n, oldest := 0, int64(maxDue)
 	for r := p.claimable(); r != nil && n < p.t.batch.size; r = r.next {
 		if i := int(r.cursor.Load()); i < r.len() {
@@ -51,10 +56,12 @@ func (w *worker) batchTurn(p *partition) {
 func (w *worker) collect(p *partition) (items []*item) {
 	p.mu.Lock()
 	ripe := p.ripe()
+	p.collecting = p.collecting || ripe
 	p.mu.Unlock()
 	if !ripe {
 		return nil
 	}
+	defer p.collected()
 	gated := len(p.t.bar.gates) > 0
 	var places []place
 	defer func() { p.rememberAll(places) }()
@@ -78,6 +85,17 @@ func (w *worker) collect(p *partition) (items []*item) {
 		}
 	}
 	return p.chain(items, gated)
+}
+
+// collected lets others collect, who may have asked meanwhile.
+func (p *partition) collected() {
+	p.mu.Lock()
+	asked := p.asked
+	p.collecting, p.asked = false, false
+	p.mu.Unlock()
+	if asked {
+		p.c.pool.wake(p)
+	}
 }
 
 // place is where an item that was made for the moment is to be remembered.

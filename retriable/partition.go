@@ -73,6 +73,8 @@ type partition struct {
 	lanes      lanes
 	runs       uint32 // of what came due, so far
 	heap       dueHeap
+	collecting bool    // a worker claims the items of a batch
+	asked      bool    // and meanwhile others would have
 	ripens     int64   // when what waits for company becomes a batch all the same, in ms; maxDue if nothing does
 	inPlace    dueHeap // what waits for a blocking retry: its lane waits with it, and no bound keeps it
 	resend     dueHeap // copies whose write was refused: no bound keeps them either

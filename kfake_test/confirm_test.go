@@ -127,8 +127,9 @@ func TestAMemberThatIsCountedOutBeforeItBeginsStartsNothing(t *testing.T) { // I
 						if err := c.Health(b.Context()); err != nil {
 							t.Errorf("Health: %v", err)
 						}
-						c.clean()
 					}
+					first.clean()
+					second.clean()
 					wantEqual(b.T, "committed", b.committed("g", "orders", 0), 21)
 					wantEqual(b.T, "committed", b.committed("g", "orders", 1), 4)
 				})
@@ -159,8 +160,9 @@ func TestARebalanceInTheMiddleOfATakeoverLeavesNoPartitionUnread(t *testing.T) {
 			if err := c.Health(b.Context()); err != nil {
 				b.Errorf("Health: %v", err)
 			}
-			c.clean()
 		}
+		first.clean()
+		second.clean()
 		for p := range int32(4) {
 			wantEqual(b.T, "committed", b.committed("g", "orders", p), 5)
 		}

@@ -167,8 +167,9 @@ func TestAMemberThatWasCountedOutStartsNothingOnceACommitHasToldIt(t *testing.T)
 					if err := c.Health(b.Context()); err != nil {
 						t.Errorf("Health: %v", err)
 					}
-					c.clean()
 				}
+				first.clean()
+				second.clean()
 			})
 		})
 	}

@@ -75,15 +75,7 @@ func TestAMemberThatWasCountedOutCommitsNothingOverItsSuccessor(t *testing.T) { 
 				wantEqual(t, "committed at first", b.committed("g", "orders", 0), 5)
 
 				// It is counted out, and another takes over.
-				member, _ := first.Client().GroupMetadata()
-				req := kmsg.NewPtrLeaveGroupRequest()
-				req.Group = "g"
-				leaving := kmsg.NewLeaveGroupRequestMember()
-				leaving.MemberID = member
-				req.Members = append(req.Members, leaving)
-				if _, err := req.RequestWith(b.Context(), b.cl); err != nil {
-					t.Fatal(err)
-				}
+				b.countOut("g", first, false)
 				second := b.start("g", retriable.Kafka(opts...), retriable.Hooks(acceptedBy{&a, "second"}), retriable.Topic("orders", d.handler("second", done), retriable.NoDeadLetters()))
 				time.Sleep(3 * time.Second)
 				wantEqual(t, "committed by the successor", b.committed("g", "orders", 0), 20)
